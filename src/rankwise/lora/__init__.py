@@ -1,0 +1,1 @@
+"""The packed engine's layers, and adapters as files."""

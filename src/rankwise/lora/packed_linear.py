@@ -1,0 +1,125 @@
+"""One frozen linear layer shared by K adapters: the packed layer that everything else exists to feed.
+
+K = slots, N = rows (sequences) of a micro-batch, T = tokens of a row, D = inputs, F = outputs, R = largest rank of any
+slot at this site.
+
+    y = base(x);  low = (x · down[slot]ᵀ) ⊙ gate[slot];  y += low · up[slot]ᵀ          slot (N,), gate = scale x active
+
+`gate` (K, R) carries a slot's scale at its active components and zero elsewhere. A slot of smaller rank is padded with
+components whose down, up and gate are zero; their gradients are zero, so they stay zero. `lora/reference.py` says the
+same in a slow loop; the tests compare the two.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from rankwise.errors import ModelError
+
+
+@dataclass
+class RowSlots:
+    """Which slot each row of the forward pass under way belongs to; shared by all packed layers of a model."""
+
+    slots_N: torch.Tensor | None = None
+    dropout_masks: "DropoutMasks | None" = None
+
+
+class DropoutMasks:
+    """Source of one pass's dropout masks; see `rankwise.lora.dropout`."""
+
+    def mask(self, site: str, x_NTD: torch.Tensor) -> torch.Tensor:
+        """Multipliers (N, T, D): 0 where dropped, 1 / (1 - p) where kept."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class SiteTensors:
+    """Views of one site's part of a pack's adapters; gradients are summed into `grad_*` by the backward pass."""
+
+    down_KRD: torch.Tensor
+    up_KFR: torch.Tensor
+    gate_KR: torch.Tensor
+    grad_down_KRD: torch.Tensor
+    grad_up_KFR: torch.Tensor
+
+
+class _AddLowRank(torch.autograd.Function):
+    """y + low · upᵀ, with weight gradients summed straight into the pack's gradient buffer.
+
+    Autograd would accumulate into the flat buffer through one full-size zero tensor per view; summing here costs only
+    the rows that are there. `index_add_` keeps slots apart, so a NaN in one slot reaches no other (a one-hot matrix
+    product would spread it: 0 x NaN is NaN).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        y_NTF: torch.Tensor,
+        x_NTD: torch.Tensor,
+        anchor: torch.Tensor,
+        site: SiteTensors,
+        slots_N: torch.Tensor,
+    ) -> torch.Tensor:
+        gate_N1R = site.gate_KR.index_select(0, slots_N).unsqueeze(1)
+        low_NTR = torch.bmm(x_NTD, site.down_KRD.index_select(0, slots_N).transpose(1, 2)).mul_(gate_N1R)
+        ctx.save_for_backward(x_NTD, low_NTR, gate_N1R, slots_N)
+        ctx.site = site
+        return torch.baddbmm(y_NTF, low_NTR, site.up_KFR.index_select(0, slots_N).transpose(1, 2))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (grad_NTF,) = grads
+        x_NTD, low_NTR, gate_N1R, slots_N = ctx.saved_tensors
+        site: SiteTensors = ctx.site
+        grad_low_NTR = torch.bmm(grad_NTF, site.up_KFR.index_select(0, slots_N)).mul_(gate_N1R)
+        _sum_rows(site.grad_up_KFR, slots_N, torch.bmm(grad_NTF.transpose(1, 2), low_NTR))
+        _sum_rows(site.grad_down_KRD, slots_N, torch.bmm(grad_low_NTR.transpose(1, 2), x_NTD))
+        grad_x = None
+        if ctx.needs_input_grad[1]:
+            grad_x = torch.bmm(grad_low_NTR, site.down_KRD.index_select(0, slots_N))
+        return grad_NTF, grad_x, None, None, None
+
+
+def _sum_rows(total: torch.Tensor, slots_N: torch.Tensor, rows: torch.Tensor) -> None:
+    total.index_add_(0, slots_N, rows.to(total.dtype))
+
+
+class PackedLinear(nn.Module):
+    """`base` with the adapters of K slots added; each row uses its own slot's.
+
+    Works over any module that maps (..., D) to (..., F): `nn.Linear`, GPT-2's `Conv1D`, bitsandbytes' 8- and 4-bit
+    layers. The base is only called, never looked into.
+    """
+
+    def __init__(self, name: str, base: nn.Module, site: SiteTensors, anchor: torch.Tensor, rows: RowSlots) -> None:
+        super().__init__()
+        self.name = name
+        self.base = base
+        self.site = site
+        self.anchor = anchor
+        self.rows = rows
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.base(x)
+        slots_N = self.rows.slots_N
+        if slots_N is None:
+            return y
+        x_NTD = self._by_row(x, len(slots_N))
+        if self.rows.dropout_masks is not None:
+            x_NTD = x_NTD * self.rows.dropout_masks.mask(self.name, x_NTD)
+        y_NTF = y.view(*x_NTD.shape[:2], y.shape[-1])
+        return _AddLowRank.apply(y_NTF, x_NTD, self.anchor, self.site, slots_N).view(y.shape)
+
+    def _by_row(self, x: torch.Tensor, num_rows: int) -> torch.Tensor:
+        """x as (N, T, D); some models flatten rows and tokens into one axis before their MLP."""
+        if x.dim() == 3 and x.shape[0] == num_rows:
+            return x
+        if x.dim() == 2 and x.shape[0] % num_rows == 0:
+            return x.view(num_rows, -1, x.shape[-1])
+        raise ModelError(
+            f"{self.name} was called with an input of shape {tuple(x.shape)} in a pass of {num_rows} sequences, so its "
+            "rows cannot be told apart (a mixture-of-experts layer routes tokens, for example). Leave it out of targets."
+        )

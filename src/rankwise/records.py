@@ -1,0 +1,114 @@
+"""What training tells the world: frozen, picklable values. The loop yields them; the caller decides where they go."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+Split = Literal["validation", "test"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    run_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteAllocation:
+    """What one site was planned to get and, read back from the attached module, did get."""
+
+    site: str
+    kind: str
+    layer: int
+    in_features: int
+    out_features: int
+    planned_rank: int
+    realised_rank: int
+    scale: float
+    params: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunAllocated(Record):
+    """The realised allocation, audited before the first step."""
+
+    sites: tuple[SiteAllocation, ...]
+    budget_params: int
+    params: int
+    residual_params: int
+    probe_wall_s: float
+    """Time of the probe that the strategy needed; 0 for strategies that measure nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepDone(Record):
+    """One optimizer step of one run."""
+
+    step: int
+    """Counted from 1."""
+    num_steps: int
+    loss_nats: float
+    """Mean loss per answer token of the step's batch, before the step."""
+    grad_norm: float
+    """Norm of the whole adapter gradient, before clipping."""
+    learning_rate: float
+    num_tokens: int
+    """Tokens of the batch without padding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated(Record):
+    """All examples of a split, scored after `step` steps."""
+
+    split: Split
+    step: int
+    loss_nats: float
+    """Total loss over answer tokens divided by their number."""
+    token_accuracy: float
+    """Share of answer tokens that were the most probable one."""
+    num_examples: int
+    num_answer_tokens: int
+    example_loss_nats: np.ndarray = field(repr=False)
+    """Summed loss of each example, float64 (num_examples,)."""
+    example_answer_tokens: np.ndarray = field(repr=False)
+    """int64 (num_examples,)."""
+    example_correct_tokens: np.ndarray = field(repr=False)
+    """int64 (num_examples,)."""
+
+    @property
+    def perplexity(self) -> float:
+        return float(np.exp(self.loss_nats))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunDiverged(Record):
+    """The run was frozen because its loss or gradient stopped being finite."""
+
+    step: int
+    cause: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFinished(Record):
+    """The run ended; its scores are in the `Evaluated` records before this one."""
+
+    status: Literal["finished", "diverged"]
+    steps: int
+    wall_s: float
+    """This run's share of its pack's time, by tokens; the probe included."""
+    peak_memory_bytes: int
+    """Of the pack's process (host) or device while the pack trained."""
+    pack_slots: int
+    predicted_memory_bytes: int
+    tokens: int
+    """Trained on, without padding."""
+    padding_tokens: int
+    """Computed and thrown away, this run's share."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterTrained(Record):
+    """The weights a run ended with."""
+
+    tensors: dict[str, tuple[np.ndarray, np.ndarray]] = field(repr=False)
+    """Per site name `down` (rank, in) and `up` (out, rank), float32, without the scale."""

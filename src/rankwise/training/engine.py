@@ -1,0 +1,265 @@
+"""The one training loop: K runs side by side over one frozen base model.
+
+Each optimizer step gathers every run's own batch, mixes all rows by length into micro-batches, adds up the gradients of
+each run's own mean loss, and then steps every run with its own learning rate. What a run does does not depend on its
+neighbours: tests hold its losses against training alone, and training alone against PEFT.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from rankwise.allocation.rank_map import RankMap
+from rankwise.data.batches import MicroBatch, Row, micro_batches
+from rankwise.data.prepare import PreparedData
+from rankwise.evaluation.loss import score_slots
+from rankwise.lora.dropout import RowDraw, RowDropout
+from rankwise.lora.pack import AdapterPack, SlotPlan
+from rankwise.models.answer_loss import answer_token_losses
+from rankwise.models.load import LoadedBase
+from rankwise.profiling.memory import PeakMemory
+from rankwise.records import AdapterTrained, Record, RunAllocated, RunDiverged, RunFinished, StepDone
+from rankwise.study.runs import Run
+from rankwise.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from rankwise.training.slot import Slot
+
+
+@dataclass(frozen=True, kw_only=True)
+class AllocatedRun:
+    """A run with everything decided that is decided before its first step."""
+
+    run: Run
+    rank_map: RankMap
+    data: PreparedData
+    score_test: bool
+    """Whether the test split is scored at the end; learning rates are chosen without it."""
+    probe_wall_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """Settings that change speed and memory, not results (beyond rounding)."""
+
+    micro_tokens: int = 2048
+    """Padded tokens of one forward and backward pass."""
+    eval_tokens: int = 8192
+    """Padded tokens of one scoring pass."""
+    checkpoint_every_s: float = 60.0
+    predicted_memory_bytes: int = 0
+    """What the planner expected this pack to need; recorded beside the measured peak."""
+
+
+def train_pack(
+    base: LoadedBase,
+    runs: Sequence[AllocatedRun],
+    *,
+    options: EngineOptions = EngineOptions(),  # noqa: B008 - frozen
+    checkpoint: Path | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Iterator[list[Record]]:
+    """Train `runs` together; yields the records of each step as a list.
+
+    With `checkpoint`, the pack's state is saved there from time to time and when `should_stop` answers True (the
+    iterator then ends early), and taken up from there when the file exists. State is saved only after all records up to
+    it were yielded and the next list was asked for, so a caller that stores each list is never behind its checkpoint.
+
+    Raises:
+        AuditError: the attached adapters are not the planned ones.
+    """
+    training = _PackTraining(base, runs, options)
+    try:
+        saved = read_checkpoint(checkpoint) if checkpoint else None
+        if saved:
+            training.restore(saved)
+        else:
+            yield training.begin()
+        saved_at = time.monotonic()
+        while not training.is_done:
+            if should_stop():
+                if checkpoint:
+                    write_checkpoint(checkpoint, training.to_checkpoint())
+                return
+            yield training.train_step()
+            if checkpoint and time.monotonic() - saved_at > options.checkpoint_every_s and not training.is_done:
+                write_checkpoint(checkpoint, training.to_checkpoint())
+                saved_at = time.monotonic()
+    finally:
+        training.close()
+
+
+class _PackTraining:
+    def __init__(self, base: LoadedBase, runs: Sequence[AllocatedRun], options: EngineOptions) -> None:
+        self.base = base
+        self.runs = tuple(runs)
+        self.options = options
+        self.peak = PeakMemory(base.device)
+        plans = [SlotPlan(rank_map=r.rank_map, init=r.run.arm.init, seed=r.run.seed) for r in self.runs]
+        dtype = next(p.dtype for p in base.model.parameters() if p.is_floating_point())
+        self.pack = AdapterPack(base.model, plans, compute_dtype=dtype)
+        self.slots = [
+            Slot(k, r.run, r.data.train, self.pack.weights_KP[k], self.pack.grads_KP[k])
+            for k, r in enumerate(self.runs)
+        ]
+
+    @property
+    def is_done(self) -> bool:
+        return all(slot.is_done for slot in self.slots)
+
+    def close(self) -> None:
+        self.pack.detach()
+
+    def begin(self) -> list[Record]:
+        """What was allocated, and validation losses before the first step."""
+        audited = self.pack.audit()
+        allocated: list[Record] = [
+            RunAllocated(
+                run_id=r.run.id,
+                sites=sites,
+                budget_params=r.rank_map.budget_params,
+                params=sum(site.params for site in sites),
+                residual_params=r.rank_map.budget_params - sum(site.params for site in sites),
+                probe_wall_s=r.probe_wall_s,
+            )
+            for r, sites in zip(self.runs, audited, strict=True)
+        ]
+        return allocated + self._evaluate_untrained()
+
+    def train_step(self) -> list[Record]:
+        """One optimizer step of every unfinished run, and the evaluations that are due after it."""
+        started = time.monotonic()
+        live = [slot for slot in self.slots if not slot.is_done]
+        losses_K, tokens_K = self._accumulate(live)
+        norms_K = self.pack.grads_KP.norm(dim=1).tolist()
+        records = [r for s in live for r in self._advance(s, losses_K[s.number], norms_K[s.number], tokens_K[s.number])]
+        self.pack.grads_KP.zero_()
+        self.pack.refresh()
+        self._charge(live, tokens_K, time.monotonic() - started)
+        records += self._evaluate([slot for slot in live if slot.is_evaluation_due()])
+        for slot in live:
+            if slot.is_done:
+                records += self._finish(slot)
+        return records
+
+    def _accumulate(self, live: Sequence[Slot]) -> tuple[list[float], list[int]]:
+        """Sum the gradients of each slot's mean answer-token loss; returns the losses and tokens of all slots."""
+        rows = [row for slot in live for row in slot.rows()]
+        answers_K = [0] * len(self.slots)
+        for row in rows:
+            answers_K[row.slot] += row.num_tokens - row.example.num_prompt_tokens
+        device = self.base.device
+        weight_K = torch.tensor([1 / max(1, answers) for answers in answers_K], device=device)
+        loss_K = torch.zeros(len(self.slots), dtype=torch.float64, device=device)
+        tokens_K = [0] * len(self.slots)
+        for batch in micro_batches(rows, self.options.micro_tokens, device):
+            with self.pack.active_rows(batch.slots_N, self._dropout(batch)):
+                losses = answer_token_losses(self.base.model, batch.input_ids_NT, batch.answer_NT)
+                slot_M = batch.slots_N[losses.row_M]
+                (losses.loss_M * weight_K[slot_M]).sum().backward()
+            loss_K.index_add_(0, slot_M, losses.loss_M.detach().double())
+            self._count(batch, tokens_K)
+        return (loss_K * weight_K.double()).tolist(), tokens_K
+
+    def _dropout(self, batch: MicroBatch) -> RowDropout | None:
+        if not any(slot.run.arm.dropout for slot in self.slots):
+            return None
+        return RowDropout([self._row_draw(row) for row in batch.rows])
+
+    def _row_draw(self, row: Row) -> RowDraw:
+        slot = self.slots[row.slot]
+        return RowDraw(slot.run.seed, slot.step, row.position, row.num_tokens, slot.run.arm.dropout)
+
+    def _count(self, batch: MicroBatch, tokens_K: list[int]) -> None:
+        padding = batch.num_padding_tokens / len(batch.rows)
+        for row in batch.rows:
+            tokens_K[row.slot] += row.num_tokens
+            self.slots[row.slot].padding_tokens += padding
+
+    def _advance(self, slot: Slot, loss_nats: float, grad_norm: float, num_tokens: int) -> Iterator[Record]:
+        """Update one slot, or freeze it where its loss or gradient is not finite. Its neighbours see nothing of it."""
+        slot.tokens += num_tokens
+        step = slot.step + 1
+        if slot.diverged is None and math.isfinite(loss_nats) and math.isfinite(grad_norm):
+            yield StepDone(
+                run_id=slot.run.id,
+                step=step,
+                num_steps=slot.num_steps,
+                loss_nats=loss_nats,
+                grad_norm=grad_norm,
+                learning_rate=slot.learning_rate,
+                num_tokens=num_tokens,
+            )
+            slot.update(grad_norm)
+        elif slot.diverged is None:
+            what = "loss" if not math.isfinite(loss_nats) else "gradient norm"
+            value = loss_nats if what == "loss" else grad_norm
+            slot.diverged = f"{what} {value} at step {step}, learning rate {slot.learning_rate:g}"
+            yield RunDiverged(run_id=slot.run.id, step=step, cause=slot.diverged)
+        slot.step = step
+
+    def _charge(self, live: Sequence[Slot], tokens_K: Sequence[int], wall_s: float) -> None:
+        """Share out time by tokens."""
+        total = sum(tokens_K)
+        for slot in live:
+            slot.wall_s += wall_s * tokens_K[slot.number] / total
+
+    def _evaluate_untrained(self) -> list[Record]:
+        """Step 0 is the bare base model for every slot (`up` is zero), so it is scored once per data set."""
+        started = time.monotonic()
+        scored = {}
+        for r in self.runs:
+            if r.data.fingerprint not in scored:
+                found = score_slots(self.base.model, None, {0: r.data.validation}, max_tokens=self.options.eval_tokens)
+                scored[r.data.fingerprint] = found[0]
+        for slot in self.slots:
+            slot.wall_s += (time.monotonic() - started) / len(self.slots)
+        return [scored[r.data.fingerprint].to_record(r.run.id, "validation", 0) for r in self.runs]
+
+    def _evaluate(self, due: Sequence[Slot]) -> list[Record]:
+        """Validation for all slots that are due, and test for those that are done and report it."""
+        records: list[Record] = []
+        for split in ("validation", "test"):
+            chosen = [s for s in due if split == "validation" or (s.is_done and self.runs[s.number].score_test)]
+            started = time.monotonic()
+            examples = {s.number: getattr(self.runs[s.number].data, split) for s in chosen}
+            scores = score_slots(self.base.model, self.pack, examples, max_tokens=self.options.eval_tokens)
+            # Rows of a frozen slot stay in the mix, as in training: leaving them out would change its neighbours' bits.
+            records += [scores[s.number].to_record(s.run.id, split, s.step) for s in chosen if s.diverged is None]
+            for slot in chosen:
+                slot.wall_s += (time.monotonic() - started) / len(chosen)
+        return records
+
+    def _finish(self, slot: Slot) -> list[Record]:
+        finished = RunFinished(
+            run_id=slot.run.id,
+            status="finished" if slot.diverged is None else "diverged",
+            steps=slot.step,
+            wall_s=slot.wall_s + self.runs[slot.number].probe_wall_s,
+            peak_memory_bytes=self.peak.peak_bytes(),
+            pack_slots=len(self.slots),
+            predicted_memory_bytes=self.options.predicted_memory_bytes,
+            tokens=slot.tokens,
+            padding_tokens=round(slot.padding_tokens),
+        )
+        if slot.diverged is not None:
+            return [finished]
+        return [AdapterTrained(run_id=slot.run.id, tensors=self.pack.tensors(slot.number)), finished]
+
+    def to_checkpoint(self) -> Checkpoint:
+        tensors = {"weights": self.pack.weights_KP.detach()}
+        for slot in self.slots:
+            tensors |= {f"optimizer.{slot.number}.{name}": tensor for name, tensor in slot.tensors().items()}
+        state = {"run_ids": [slot.run.id for slot in self.slots], "slots": [slot.counters() for slot in self.slots]}
+        return Checkpoint(tensors, state)
+
+    def restore(self, saved: Checkpoint) -> None:
+        assert saved.state["run_ids"] == [slot.run.id for slot in self.slots], "a checkpoint belongs to one pack"
+        self.pack.weights_KP.copy_(saved.tensors["weights"])
+        self.pack.refresh()
+        for slot, counters in zip(self.slots, saved.state["slots"], strict=True):
+            prefix = f"optimizer.{slot.number}."
+            tensors = {n.removeprefix(prefix): t for n, t in saved.tensors.items() if n.startswith(prefix)}
+            slot.restore(tensors, counters)

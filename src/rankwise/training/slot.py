@@ -1,0 +1,92 @@
+"""One run's place in a pack while it trains: its data order, optimizer and counters."""
+
+import math
+from typing import Any
+
+import torch
+
+from rankwise.data.batches import Row
+from rankwise.data.examples import TokenizedExample
+from rankwise.study.runs import Run
+from rankwise.training.order import BatchOrder
+from rankwise.training.schedule import lr_factor
+
+
+class Slot:
+    """Steps one run with stock `torch.optim.AdamW` on its row of the pack's flat weights."""
+
+    def __init__(
+        self,
+        number: int,
+        run: Run,
+        examples: tuple[TokenizedExample, ...],
+        weights_P: torch.Tensor,
+        grads_P: torch.Tensor,
+    ) -> None:
+        train = run.arm.train
+        self.number = number
+        self.run = run
+        self.examples = examples
+        self.order = BatchOrder(
+            num_examples=len(examples), batch_size=train.batch_size, epochs=train.epochs, seed=run.seed
+        )
+        self.step = 0
+        self.diverged: str | None = None
+        self.wall_s = 0.0
+        self.tokens = 0
+        self.padding_tokens = 0.0
+        self._weights_P = torch.nn.Parameter(weights_P)
+        self._weights_P.grad = grads_P
+        self._optimizer = torch.optim.AdamW(
+            [self._weights_P], lr=run.learning_rate, betas=train.betas, eps=train.eps, weight_decay=train.weight_decay
+        )
+
+    @property
+    def num_steps(self) -> int:
+        return self.order.num_steps
+
+    @property
+    def is_done(self) -> bool:
+        return self.step >= self.num_steps
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the step that comes next."""
+        train = self.run.arm.train
+        return self.run.learning_rate * lr_factor(train.schedule, self.step, self.num_steps, train.warmup_frac)
+
+    def rows(self) -> list[Row]:
+        """The sequences of the next optimizer step."""
+        chosen = self.order.batch(self.step)
+        return [Row(self.number, self.examples[index], position) for position, index in enumerate(chosen)]
+
+    def is_evaluation_due(self) -> bool:
+        """Whether validation loss is measured after the steps done so far."""
+        every = self.run.arm.train.eval_every_frac
+        due = {math.ceil(round(i * every * self.num_steps, 9)) for i in range(1, math.ceil(1 / every))}
+        return self.step in due or self.is_done
+
+    def update(self, grad_norm: float) -> None:
+        """Clip as `torch.nn.utils.clip_grad_norm_` does and take the AdamW step."""
+        clip_norm = self.run.arm.train.clip_norm
+        grad = self._weights_P.grad
+        assert grad is not None
+        if clip_norm is not None:
+            grad.mul_(min(1.0, clip_norm / (grad_norm + 1e-6)))
+        self._optimizer.param_groups[0]["lr"] = self.learning_rate
+        self._optimizer.step()
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The optimizer's state, for a checkpoint."""
+        return dict(self._optimizer.state.get(self._weights_P, {}))
+
+    def counters(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("step", "diverged", "wall_s", "tokens", "padding_tokens")}
+
+    def restore(self, tensors: dict[str, torch.Tensor], counters: dict[str, Any]) -> None:
+        """The inverse of `tensors` and `counters`."""
+        if tensors:
+            self._optimizer.state[self._weights_P] = {name: t.to(self._weights_P.device) for name, t in tensors.items()}
+            self._optimizer.state[self._weights_P]["step"] = tensors["step"].cpu()
+        for name, value in counters.items():
+            setattr(self, name, value)
