@@ -1,0 +1,59 @@
+"""Pretrain the embedded base model `nano` from text.
+
+    python -m rankwise.pretraining --data DIR --work DIR
+
+DIR holds `train-*.jsonl.gz` and `valid*.jsonl.gz`, one JSON document with a `text` per line. Stop it at any time; the
+same command goes on.
+"""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import torch
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from rankwise.models.host_memory import keep_freed_memory
+from rankwise.pretraining.config import PretrainConfig
+from rankwise.pretraining.corpus import Windows, find_shards, read_texts, tokenize_shards
+from rankwise.pretraining.tokenizer import train_tokenizer
+from rankwise.pretraining.train import Pretraining, pretrain
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m rankwise.pretraining", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the gzip JSON-lines shards")
+    parser.add_argument("--work", type=Path, required=True, help="folder for tokens, checkpoint and log")
+    parser.add_argument("--tokens", type=int, default=PretrainConfig.total_tokens, help="tokens to train on")
+    args = parser.parse_args()
+    config = dataclasses.replace(PretrainConfig(), total_tokens=args.tokens)
+    train_nano(config, args.data, args.work)
+
+
+def train_nano(config: PretrainConfig, data: Path, work: Path) -> None:
+    keep_freed_memory()
+    work.mkdir(parents=True, exist_ok=True)
+    shards = find_shards(data, "train-")
+    tokenizer = load_or_train_tokenizer(config, shards, work / "tokenizer")
+    windows = Windows(tokenize_shards(shards, tokenizer, work), config.context_tokens, config.seed)
+    torch.manual_seed(config.seed)
+    llama = config.to_llama(tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    training = Pretraining(config, LlamaForCausalLM(llama))
+    pretrain(training, windows, work, lambda step, loss, speed: _print_progress(config, step, loss, speed))
+
+
+def load_or_train_tokenizer(config: PretrainConfig, shards: list[Path], folder: Path) -> PreTrainedTokenizerFast:
+    if not folder.exists():
+        tokenizer = train_tokenizer(read_texts(shards), config.vocab_size, config.context_tokens)
+        tokenizer.save_pretrained(folder)
+    return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+def _print_progress(config: PretrainConfig, step: int, loss: float, tokens_per_s: float) -> None:
+    remaining_s = (config.num_steps - step) * config.batch_windows * config.context_tokens / tokens_per_s
+    left = f"{remaining_s / 60:.0f} min left"
+    print(f"step {step}/{config.num_steps}  loss {loss:.4f}  {tokens_per_s:,.0f} tokens/s  {left}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
