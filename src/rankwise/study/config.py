@@ -1,0 +1,253 @@
+"""A study file as validated, frozen values. A docstring stands under each field; defaults are the recommended ones."""
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+)
+
+from rankwise.allocation.rank_map import Scaling
+from rankwise.allocation.strategies import build_strategy
+from rankwise.allocation.strategies.base import Strategy
+from rankwise.errors import StudyError
+
+
+class Settings(BaseModel):
+    """Common behaviour of every section: frozen, unknown keys and endless numbers are refused.
+
+    Defaults are validated too, so that `epochs` left out and `epochs: 3` are the same value with the same hash.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    repeated = sorted({value for value in values if values.count(value) > 1})
+    if repeated:
+        raise ValueError(f"{', '.join(map(str, repeated))} is given more than once")
+    return values
+
+
+def _patterns(targets: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    for target in (targets,) if isinstance(targets, str) else targets:
+        try:
+            re.compile(target)
+        except re.error as error:
+            raise ValueError(f"{target} is neither a module name nor a regular expression: {error}") from None
+    return targets
+
+
+Text = Annotated[str, Field(min_length=1)]
+Targets = Annotated[Text | Annotated[tuple[Text, ...], Field(min_length=1)], AfterValidator(_patterns)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct)]
+LearningRates = Annotated[tuple[PositiveFloat, ...], Field(min_length=1), AfterValidator(_distinct)]
+
+
+class BaseSettings(Settings):
+    """The frozen base model."""
+
+    model: Text = "nano"
+    """`nano` (the embedded one), a hub id, or a folder in Transformers' format."""
+    revision: Text | None = None
+    """Commit, tag or branch on the hub; None for its default branch."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the base and its activations. `auto`: bfloat16 where the device multiplies it fast, else
+    float32."""
+    quantization: Literal["none", "int8", "nf4"] = "none"
+    """How the base weights are stored; other than `none` needs the extra `quant`."""
+    attention: Literal["auto", "eager", "sdpa"] = "auto"
+    """Attention kernel. `auto`: the one measured faster on the device."""
+    trust_remote_code: bool = False
+    """Run Python that the model's repository ships. Read it first."""
+
+
+class DataSettings(Settings):
+    """Examples, how they become text, and how they are split."""
+
+    source: Text = "skills"
+    """`skills` (generated), `alpaca` (tatsu-lab/alpaca on the hub), another hub id, or a .json, .jsonl, .csv,
+    .parquet or .txt file."""
+    template: Literal["alpaca", "chat", "plain"] = "alpaca"
+    """`alpaca`: the published Stanford Alpaca prompt; `chat`: the tokenizer's own; `plain`: prompt and answer as they
+    are."""
+    max_tokens: PositiveInt = 256
+    """Longest example in tokens, prompt and answer together. Longer ones are excluded and counted, never cut."""
+    train: PositiveInt = 200
+    """Training examples."""
+    validation: PositiveInt = 200
+    """Examples on which learning rates are chosen."""
+    test: PositiveInt = 400
+    """Examples that are scored once, at the end, and never used to choose anything."""
+    seed: int = Field(0, ge=0)
+    """Decides which example is in which split (and, for `skills`, which examples there are)."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the source, such as `families` and `difficulty` of `skills` or `columns` of a file."""
+
+
+class BudgetSettings(Settings):
+    """Stored adapter parameters a run may use. Exactly one of `rank`, `params`, `fraction`."""
+
+    rank: PositiveInt | None = None
+    """What a uniform rank of this size on the chosen targets would store."""
+    params: PositiveInt | None = None
+    """The number itself."""
+    fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Relative to the parameters of the base model."""
+    min_rank: int = Field(1, ge=0)
+    """No site gets fewer components."""
+    max_rank: PositiveInt | None = None
+    """No site gets more components; None: up to the layer's own rank."""
+
+    def model_post_init(self, context: Any) -> None:
+        given = [name for name in ("rank", "params", "fraction") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"exactly one of rank, params and fraction is needed, not {' and '.join(given) or 'none'}")
+        if self.max_rank is not None and self.max_rank < self.min_rank:
+            raise ValueError(f"max_rank ({self.max_rank}) is below min_rank ({self.min_rank})")
+
+
+class TrainSettings(Settings):
+    """How a run is trained."""
+
+    epochs: PositiveFloat = 3.0
+    """Passes over the training examples; a fraction is allowed."""
+    batch_size: PositiveInt = 4
+    """Sequences per optimizer step of one run."""
+    learning_rates: LearningRates = (1e-4, 3e-4, 1e-3)
+    """Candidates; the best on validation loss is chosen for each arm by itself. With one candidate nothing is tuned."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Course of the learning rate after warm-up; cosine and linear end at zero."""
+    warmup_frac: float = Field(0.03, ge=0, lt=1)
+    """Share of the steps in which the learning rate grows linearly from zero."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled, as in AdamW."""
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    """AdamW's averaging factors of the gradient and of its square."""
+    eps: PositiveFloat = 1e-8
+    """AdamW's term in the denominator."""
+    clip_norm: PositiveFloat | None = 1.0
+    """Largest norm of one run's whole gradient; None: never clipped."""
+    eval_every_frac: float = Field(0.25, gt=0, le=1)
+    """Validation loss is measured each time this share of the steps is done, and at the end."""
+
+
+class CompareSettings(Settings):
+    """The declared family of comparisons."""
+
+    baseline: str = "uniform"
+    """The arm that every other is compared with."""
+    metric: Literal["test_loss"] = "test_loss"
+    """Held-out loss in nats per answer token."""
+    level: float = Field(0.95, gt=0.5, lt=1)
+    """Confidence level of intervals and verdicts."""
+    equivalence_nats: PositiveFloat = 0.005
+    """Differences smaller than this are practically nothing."""
+
+
+class Arm(Settings):
+    """One way of spending the budget, with every study-wide setting resolved into it."""
+
+    name: str = Field(min_length=1, max_length=80, pattern=r"^\w[\w .,:=+()%-]*$")
+    """What tables and figures call it; in a file, by default, the strategy's name."""
+    strategy: str
+    """A key of STRATEGIES."""
+    strategy_settings: dict[str, Any] = Field(default_factory=dict)
+    """The strategy's own settings; in a file they stand beside `strategy`."""
+    base: BaseSettings = BaseSettings()
+    """The frozen base model."""
+    data: DataSettings = DataSettings()
+    """Examples, how they become text, and how they are split."""
+    targets: Targets = "all-linear"
+    """Which linear layers are adapted: `all-linear`, `attention`, `mlp`, or module names and regular expressions."""
+    budget: BudgetSettings
+    """Stored adapter parameters a run may use."""
+    train: TrainSettings = TrainSettings()
+    """How a run is trained."""
+    scaling: Scaling = Scaling()
+    """How strongly an adapter's output is added to its layer's."""
+    init: Literal["kaiming", "gaussian"] = "kaiming"
+    """Initial `down`: `kaiming` as PEFT's default, or `gaussian` with standard deviation 1 / rank. `up` starts at
+    zero."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout on the adapter's input."""
+
+    @field_validator("strategy_settings")
+    @classmethod
+    def _with_defaults(cls, settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        """Every setting spelled out, so that a resolved study stays what it was when a default changes."""
+        if "strategy" not in info.data:
+            return settings
+        return build_strategy(info.data["strategy"], settings).model_dump(mode="json")
+
+    def build_strategy(self) -> Strategy:
+        return build_strategy(self.strategy, self.strategy_settings)
+
+
+class Study(Settings):
+    """One question: a hypothesis, its arms and how they are compared."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")
+    """Names the results folder: up to 80 letters, digits, dots, hyphens and underscores."""
+    hypothesis: Text
+    """What is asked, in a sentence; printed first in the report."""
+    arms: tuple[Arm, ...] = Field(min_length=1)
+    """What is compared."""
+    seeds: Seeds
+    """Reported seeds; in a file a number N stands for 0 to N - 1."""
+    tuning_seeds: Seeds = (1000,)
+    """Seeds on which learning rates are chosen, never reported; in a file a number N stands for 1000 to 999 + N."""
+    compare: CompareSettings = CompareSettings()
+    """The declared family of comparisons."""
+
+    def model_post_init(self, context: Any) -> None:
+        names = [arm.name for arm in self.arms]
+        found = conflicts(names, seeds=self.seeds, tuning_seeds=self.tuning_seeds, baseline=self.compare.baseline)
+        if found:
+            raise ValueError("; ".join(conflict.message for conflict in found))
+
+    def arm(self, name: str) -> Arm:
+        """Raises StudyError where no arm has the name."""
+        for arm in self.arms:
+            if arm.name == name:
+                return arm
+        raise StudyError(f"study {self.name} has no arm {name}; its arms: {', '.join(arm.name for arm in self.arms)}.")
+
+
+class Conflict(NamedTuple):
+    """Two settings of a study that cannot both hold."""
+
+    path: tuple[str | int, ...]
+    message: str
+    other: tuple[str | int, ...] | None = None
+    """Where the other one stands."""
+
+
+def conflicts(
+    arm_names: Sequence[str], *, seeds: Sequence[int], tuning_seeds: Sequence[int], baseline: str
+) -> list[Conflict]:
+    """What no section can see by itself: equal names, a baseline that is no arm, seeds that tune and report."""
+    found = []
+    for index, name in enumerate(arm_names):
+        first = arm_names.index(name)
+        if first < index:
+            message = f"arms[{index}] has the name of arms[{first}], {name}; give one of them another `name`"
+            found.append(Conflict(("arms", index), message, ("arms", first)))
+    if baseline not in arm_names:
+        message = f"compare.baseline is {baseline}, which is no arm; arms: {', '.join(arm_names)}"
+        found.append(Conflict(("compare", "baseline"), message))
+    shared = sorted(set(seeds) & set(tuning_seeds))
+    if shared:
+        text = ", ".join(map(str, shared))
+        message = f"tuning_seeds shares {text} with seeds; a seed that chose a learning rate may not be reported"
+        found.append(Conflict(("tuning_seeds",), message, ("seeds",)))
+    return found
