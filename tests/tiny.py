@@ -1,6 +1,8 @@
 """Tiny models, data and runs that many tests share: everything fits in a blink."""
 
+import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -8,6 +10,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from rankwise.data.examples import TokenizedExample
+from rankwise.data.prefixes import shared_prefix_tokens
 from rankwise.data.prepare import PreparedData
 from rankwise.models.load import LoadedBase
 from rankwise.study import parse_study
@@ -95,3 +98,28 @@ def tiny_runs(arms: Sequence[str], *, seeds: Sequence[int] = (0,), head: str = S
 def allocated(base: LoadedBase, runs: Sequence[Run], data: PreparedData | None = None) -> list[AllocatedRun]:
     allocator = Allocator(base)
     return [allocator.allocate(run, data or tiny_data(), score_test=True) for run in runs]
+
+
+def templated_data() -> PreparedData:
+    """Like `tiny_data`, with one of two templates of 9 and 11 tokens in front of every example."""
+
+    def with_template(examples: Sequence[TokenizedExample]) -> tuple[TokenizedExample, ...]:
+        longer = [
+            replace(
+                example,
+                input_ids=np.concatenate([np.arange(7, 7 + length, dtype=np.int64) * 5 % VOCAB, example.input_ids]),
+                num_prompt_tokens=example.num_prompt_tokens + length,
+            )
+            for example, length in zip(examples, itertools.cycle((9, 11)))
+        ]
+        shared = shared_prefix_tokens(longer)
+        return tuple(replace(e, num_shared_tokens=num) for e, num in zip(longer, shared, strict=True))
+
+    data = tiny_data()
+    return replace(
+        data,
+        train=with_template(data.train),
+        validation=with_template(data.validation),
+        test=with_template(data.test),
+        fingerprint="templated",
+    )

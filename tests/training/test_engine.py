@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from peft import get_peft_model
-from tests.tiny import allocated, tiny_base, tiny_data, tiny_llama, tiny_runs
+from tests.tiny import allocated, templated_data, tiny_base, tiny_data, tiny_llama, tiny_runs
 from transformers import get_scheduler
 
 from rankwise.lora.pack import AdapterPack
@@ -243,3 +243,13 @@ def test_wall_time_is_shared_out_and_tokens_are_counted() -> None:
     expected = 2 * sum(len(e.input_ids) for e in tiny_data().train)
     assert [r.tokens for r in finished] == [expected, expected]
     assert all(r.wall_s > 0 and r.peak_memory_bytes > 0 and r.pack_slots == 2 for r in finished)
+
+
+def test_computing_the_template_once_changes_no_loss() -> None:
+    """Examples that begin alike, with and without sharing what they share; to float32 rounding."""
+    base = tiny_base()
+    runs = allocated(base, tiny_runs(MIXED_ARMS), templated_data())
+    assert any(example.num_shared_tokens for example in runs[0].data.train)
+    shared, whole = train(runs, micro_tokens=64), train(runs, share_prefixes=False)
+    for run in runs:
+        np.testing.assert_allclose(losses(shared, run.run.id), losses(whole, run.run.id), atol=2e-6, rtol=0)

@@ -67,7 +67,8 @@ class _AddLowRank(torch.autograd.Function):
         low_NTR = torch.bmm(x_NTD, site.down_KRD.index_select(0, slots_N).transpose(1, 2)).mul_(gate_N1R)
         ctx.save_for_backward(x_NTD, low_NTR, gate_N1R, slots_N)
         ctx.site = site
-        return torch.baddbmm(y_NTF, low_NTR, site.up_KFR.index_select(0, slots_N).transpose(1, 2))
+        ctx.mark_dirty(y_NTF)  # in place: no layer's backward pass needs the base's own output
+        return y_NTF.baddbmm_(low_NTR, site.up_KFR.index_select(0, slots_N).transpose(1, 2))
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

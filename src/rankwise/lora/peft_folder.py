@@ -8,9 +8,12 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.numpy import save
+from safetensors.torch import load_file
 
 from rankwise.allocation.rank_map import RankMap
 from rankwise.errors import AdapterError
@@ -18,6 +21,8 @@ from rankwise.errors import AdapterError
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
 PREFIX = "base_model.model."
+DOWN = ".lora_A.weight"
+UP = ".lora_B.weight"
 
 Tensors = dict[str, tuple[np.ndarray, np.ndarray]]
 """Per site name `down` (rank, in) and `up` (out, rank)."""
@@ -26,10 +31,14 @@ Tensors = dict[str, tuple[np.ndarray, np.ndarray]]
 def write_peft_folder(folder: Path, rank_map: RankMap, tensors: Tensors, *, base_name: str, dropout: float = 0.0) -> None:
     """Write an adapter that `PeftModel.from_pretrained` loads. The folder appears whole or not at all.
 
+    An adapter or an empty folder that is there already is replaced.
+
     Raises:
-        AdapterError: the tensors' ranks are not those of the rank map, or the folder cannot be written.
+        AdapterError: the tensors' ranks are not those of the rank map, the folder holds something else than an
+            adapter, or it cannot be written.
     """
     _check_ranks(rank_map, tensors)
+    check_replaceable(folder)
     config = rank_map.to_peft()
     config.base_model_name_or_path = base_name
     config.lora_dropout = dropout
@@ -39,13 +48,8 @@ def write_peft_folder(folder: Path, rank_map: RankMap, tensors: Tensors, *, base
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         config.save_pretrained(partial)
-        flat = {}
-        for name, (down, up) in tensors.items():
-            flat[f"{PREFIX}{name}.lora_A.weight"] = np.ascontiguousarray(down)
-            flat[f"{PREFIX}{name}.lora_B.weight"] = np.ascontiguousarray(up)
-        save_file(flat, partial / WEIGHTS_NAME, metadata={"format": "pt"})
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(partial, folder)
+        (partial / WEIGHTS_NAME).write_bytes(save(_flatten(tensors), metadata={"format": "pt"}))
+        replace_folder(partial, folder)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise AdapterError(
@@ -54,8 +58,30 @@ def write_peft_folder(folder: Path, rank_map: RankMap, tensors: Tensors, *, base
         ) from error
 
 
-def read_peft_folder(folder: Path) -> tuple[dict[str, object], Tensors]:
-    """The configuration and tensors of an adapter folder. Only safetensors are read.
+def check_replaceable(folder: Path) -> None:
+    """Refuse to write an adapter over anything but an adapter or an empty folder.
+
+    Raises:
+        AdapterError: the folder holds something else, or is a file.
+    """
+    if not folder.exists() or (folder / CONFIG_NAME).is_file():
+        return
+    if not folder.is_dir() or any(folder.iterdir()):
+        what = "holds other files than an adapter's" if folder.is_dir() else "is a file"
+        raise AdapterError(f"{folder} {what}, which an adapter would replace. Give a new folder with --out.")
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Flush the files in `source` to the disk and rename it to `target`, whose old content is gone then."""
+    for path in source.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    shutil.rmtree(target, ignore_errors=True)
+    source.replace(target)
+
+
+def read_peft_folder(folder: Path) -> tuple[dict[str, Any], Tensors]:
+    """The configuration and tensors (as float32) of an adapter folder. Only safetensors are read.
 
     Raises:
         AdapterError: not an adapter folder, pickled weights, or tensors that are not plain LoRA.
@@ -69,25 +95,44 @@ def read_peft_folder(folder: Path) -> tuple[dict[str, object], Tensors]:
         )
     try:
         config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
-        flat = load_file(folder / WEIGHTS_NAME)
-    except Exception as error:
-        raise AdapterError(f"{folder} cannot be read as an adapter: {error}.") from error
+        # Through torch, because numpy has no bfloat16.
+        flat = {key: tensor.float().numpy() for key, tensor in load_file(folder / WEIGHTS_NAME).items()}
+    except (OSError, ValueError, SafetensorError) as error:
+        raise AdapterError(
+            f"{folder} cannot be read as an adapter: {error}. Its files are damaged or cut short; copy or download "
+            "them again."
+        ) from error
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        raise AdapterError(f"{folder}: {CONFIG_NAME} does not describe a LoRA adapter; no other kind is read.")
     return config, _pair(folder, flat)
 
 
+def _flatten(tensors: Tensors) -> dict[str, np.ndarray]:
+    flat = {}
+    for name, (down, up) in tensors.items():
+        flat[f"{PREFIX}{name}{DOWN}"] = np.ascontiguousarray(down)
+        flat[f"{PREFIX}{name}{UP}"] = np.ascontiguousarray(up)
+    return flat
+
+
 def _pair(folder: Path, flat: dict[str, np.ndarray]) -> Tensors:
+    names = dict.fromkeys(key.removesuffix(DOWN).removesuffix(UP) for key in flat)
+    if names.keys() & flat.keys() or not names:
+        found = ", ".join(sorted(names.keys() & flat.keys())[:3]) or "no tensor at all"
+        raise AdapterError(
+            f"{folder} holds more or other tensors than the two LoRA matrices of each layer (found {found}). Only plain "
+            "LoRA adapters are read: no DoRA, no trained embeddings, biases or whole modules."
+        )
     tensors: Tensors = {}
-    for key, down in flat.items():
-        name, suffix, rest = key.removeprefix(PREFIX).partition(".lora_A")
-        if not suffix:
-            continue
-        up = flat.get(f"{PREFIX}{name}.lora_B{rest}")
-        if up is None or down.ndim != 2 or up.shape[1] != down.shape[0]:
-            raise AdapterError(f"{folder}: {key} has no matching lora_B; the adapter is incomplete. Download it again.")
-        tensors[name] = (down, up)
-    if not tensors:
-        found = ", ".join(sorted(flat)[:3])
-        raise AdapterError(f"{folder} holds no LoRA matrices (found {found}); only plain LoRA adapters are read.")
+    for name in names:
+        down, up = flat.get(name + DOWN), flat.get(name + UP)
+        if down is None or up is None or down.ndim != 2 or up.ndim != 2 or up.shape[1] != down.shape[0]:
+            shapes = [None if matrix is None else matrix.shape for matrix in (down, up)]
+            raise AdapterError(
+                f"{folder}: {name} has lora_A {shapes[0]} and lora_B {shapes[1]}, which do not belong together; the "
+                "adapter is incomplete. Copy or download it again."
+            )
+        tensors[name.removeprefix(PREFIX)] = (down, up)
     return tensors
 
 

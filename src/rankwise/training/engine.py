@@ -14,13 +14,15 @@ from pathlib import Path
 import torch
 
 from rankwise.allocation.rank_map import RankMap
-from rankwise.data.batches import MicroBatch, Row, micro_batches
+from rankwise.data.batches import MicroBatch, Row
+from rankwise.data.examples import TokenizedExample
 from rankwise.data.prepare import PreparedData
-from rankwise.evaluation.loss import score_slots
+from rankwise.evaluation.loss import Scores, score_slots
 from rankwise.lora.dropout import RowDraw, RowDropout
 from rankwise.lora.pack import AdapterPack, SlotPlan
-from rankwise.models.answer_loss import answer_token_losses
 from rankwise.models.load import LoadedBase
+from rankwise.models.prefix_cache import can_share_prefixes
+from rankwise.packing.forward import token_losses
 from rankwise.profiling.memory import PeakMemory
 from rankwise.records import AdapterTrained, Record, RunAllocated, RunDiverged, RunFinished, StepDone
 from rankwise.study.runs import Run
@@ -49,6 +51,8 @@ class EngineOptions:
     eval_tokens: int = 8192
     """Padded tokens of one scoring pass."""
     checkpoint_every_s: float = 60.0
+    share_prefixes: bool = True
+    """Compute the prompt template once per slot and step instead of once per sequence, where the model allows it."""
     predicted_memory_bytes: int = 0
     """What the planner expected this pack to need; recorded beside the measured peak."""
 
@@ -96,6 +100,8 @@ class _PackTraining:
         self.base = base
         self.runs = tuple(runs)
         self.options = options
+        self.share_prefixes = options.share_prefixes and can_share_prefixes(base.model)
+        self.has_dropout = any(r.run.arm.dropout for r in self.runs)
         self.peak = PeakMemory(base.device)
         plans = [SlotPlan(rank_map=r.rank_map, init=r.run.arm.init, seed=r.run.seed) for r in self.runs]
         dtype = next(p.dtype for p in base.model.parameters() if p.is_floating_point())
@@ -146,7 +152,7 @@ class _PackTraining:
 
     def _accumulate(self, live: Sequence[Slot]) -> tuple[list[float], list[int]]:
         """Sum the gradients of each slot's mean answer-token loss; returns the losses and tokens of all slots."""
-        rows = [row for slot in live for row in slot.rows()]
+        rows = [row for slot in live for row in slot.rows(share_prefixes=self.share_prefixes and not self.has_dropout)]
         answers_K = [0] * len(self.slots)
         for row in rows:
             answers_K[row.slot] += row.num_tokens - row.example.num_prompt_tokens
@@ -154,17 +160,18 @@ class _PackTraining:
         weight_K = torch.tensor([1 / max(1, answers) for answers in answers_K], device=device)
         loss_K = torch.zeros(len(self.slots), dtype=torch.float64, device=device)
         tokens_K = [0] * len(self.slots)
-        for batch in micro_batches(rows, self.options.micro_tokens, device):
-            with self.pack.active_rows(batch.slots_N, self._dropout(batch)):
-                losses = answer_token_losses(self.base.model, batch.input_ids_NT, batch.answer_NT)
-                slot_M = batch.slots_N[losses.row_M]
-                (losses.loss_M * weight_K[slot_M]).sum().backward()
+        passes = token_losses(
+            self.base.model, self.pack, rows, max_tokens=self.options.micro_tokens, dropout=self._dropout
+        )
+        for batch, losses in passes:
+            slot_M = batch.slots_N[losses.row_M]
+            (losses.loss_M * weight_K[slot_M]).sum().backward()
             loss_K.index_add_(0, slot_M, losses.loss_M.detach().double())
             self._count(batch, tokens_K)
         return (loss_K * weight_K.double()).tolist(), tokens_K
 
     def _dropout(self, batch: MicroBatch) -> RowDropout | None:
-        if not any(slot.run.arm.dropout for slot in self.slots):
+        if not self.has_dropout:
             return None
         return RowDropout([self._row_draw(row) for row in batch.rows])
 
@@ -212,8 +219,7 @@ class _PackTraining:
         scored = {}
         for r in self.runs:
             if r.data.fingerprint not in scored:
-                found = score_slots(self.base.model, None, {0: r.data.validation}, max_tokens=self.options.eval_tokens)
-                scored[r.data.fingerprint] = found[0]
+                scored[r.data.fingerprint] = self._score(None, {0: r.data.validation})[0]
         for slot in self.slots:
             slot.wall_s += (time.monotonic() - started) / len(self.slots)
         return [scored[r.data.fingerprint].to_record(r.run.id, "validation", 0) for r in self.runs]
@@ -225,12 +231,21 @@ class _PackTraining:
             chosen = [s for s in due if split == "validation" or (s.is_done and self.runs[s.number].score_test)]
             started = time.monotonic()
             examples = {s.number: getattr(self.runs[s.number].data, split) for s in chosen}
-            scores = score_slots(self.base.model, self.pack, examples, max_tokens=self.options.eval_tokens)
+            scores = self._score(self.pack, examples)
             # Rows of a frozen slot stay in the mix, as in training: leaving them out would change its neighbours' bits.
             records += [scores[s.number].to_record(s.run.id, split, s.step) for s in chosen if s.diverged is None]
             for slot in chosen:
                 slot.wall_s += (time.monotonic() - started) / len(chosen)
         return records
+
+    def _score(self, pack: AdapterPack | None, examples: dict[int, Sequence[TokenizedExample]]) -> dict[int, Scores]:
+        return score_slots(
+            self.base.model,
+            pack,
+            examples,
+            max_tokens=self.options.eval_tokens,
+            share_prefixes=self.share_prefixes,
+        )
 
     def _finish(self, slot: Slot) -> list[Record]:
         finished = RunFinished(

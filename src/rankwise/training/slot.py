@@ -55,10 +55,13 @@ class Slot:
         train = self.run.arm.train
         return self.run.learning_rate * lr_factor(train.schedule, self.step, self.num_steps, train.warmup_frac)
 
-    def rows(self) -> list[Row]:
+    def rows(self, *, share_prefixes: bool) -> list[Row]:
         """The sequences of the next optimizer step."""
-        chosen = self.order.batch(self.step)
-        return [Row(self.number, self.examples[index], position) for position, index in enumerate(chosen)]
+        chosen = [self.examples[index] for index in self.order.batch(self.step)]
+        return [
+            Row(self.number, example, position, example.num_shared_tokens if share_prefixes else 0)
+            for position, example in enumerate(chosen)
+        ]
 
     def is_evaluation_due(self) -> bool:
         """Whether validation loss is measured after the steps done so far."""

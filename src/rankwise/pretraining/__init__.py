@@ -1,0 +1,1 @@
+"""How the embedded base model is made: `python -m rankwise.pretraining`."""
