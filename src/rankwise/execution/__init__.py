@@ -1,0 +1,1 @@
+"""From planned runs to a finished ledger."""

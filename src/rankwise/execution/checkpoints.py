@@ -1,0 +1,32 @@
+"""Where unfinished packs keep their state."""
+
+import hashlib
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rankwise.training.checkpoint import read_checkpoint
+
+
+class CheckpointFolder:
+    """One file per pack, named by a hash of its runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, run_ids: Sequence[str]) -> Path:
+        digest = hashlib.sha256(" ".join(run_ids).encode()).hexdigest()
+        return self.folder / f"{digest[:16]}.checkpoint"
+
+    def packs(self) -> Iterator[list[str]]:
+        """Run ids of each pack that has a readable checkpoint, in slot order; a damaged file is removed."""
+        for path in sorted(self.folder.glob("*.checkpoint")):
+            saved = read_checkpoint(path)
+            if saved is None:
+                path.unlink()
+                continue
+            yield saved.state["run_ids"]
+
+    def clear(self) -> None:
+        """Remove what a finished study no longer needs."""
+        shutil.rmtree(self.folder, ignore_errors=True)

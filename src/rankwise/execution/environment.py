@@ -1,0 +1,48 @@
+"""What a run ran on: enough to understand a difference, nothing that identifies a person."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+PACKAGES = ("rankwise", "torch", "transformers", "peft", "numpy", "scipy")
+
+
+def describe_environment(device: torch.device, command: str) -> Mapping[str, str]:
+    """Versions, processor, device, threads and the command, as text."""
+    found = {
+        "command": command,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": str(os.cpu_count()),
+        "threads": str(torch.get_num_threads()),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+    }
+    found |= {name: metadata.version(name) for name in PACKAGES}
+    commit = _commit()
+    return found | ({"commit": commit} if commit else {})
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+def _commit() -> str | None:
+    """The commit of the source tree, where rankwise runs from one."""
+    here = Path(__file__).parent
+    try:
+        asked = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty"], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return asked.stdout.strip() or None if asked.returncode == 0 else None

@@ -1,0 +1,80 @@
+"""Planned runs into packs for this machine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rankwise.allocation.rank_map import RankMap
+from rankwise.data.prepare import PreparedData
+from rankwise.packing.memory import MemoryEstimate, ModelShape, predict_memory
+from rankwise.packing.packs import DEFAULT_MAX_SLOTS, Pack, plan_packs
+from rankwise.study.plan import PlannedRun
+from rankwise.training.order import BatchOrder
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+QUANTIZED_BYTES = {"int8": 1.0, "nf4": 0.5}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizedRun:
+    """A planned run with what its memory and length depend on."""
+
+    planned: PlannedRun
+    rank_map: RankMap
+    """Exact for strategies that measure nothing; else a uniform map of the same budget stands in."""
+    shape: ModelShape
+    data: PreparedData
+    micro_tokens: int
+    on_host: bool
+
+    @property
+    def num_steps(self) -> int:
+        train = self.planned.run.arm.train
+        return BatchOrder(
+            num_examples=len(self.data.train), batch_size=train.batch_size, epochs=train.epochs, seed=0
+        ).num_steps
+
+    @property
+    def longest_tokens(self) -> int:
+        return max(len(example.input_ids) for example in (*self.data.train, *self.data.validation, *self.data.test))
+
+    @property
+    def answer_frac(self) -> float:
+        total = sum(len(example.input_ids) for example in self.data.train)
+        return sum(len(example.input_ids) - example.num_prompt_tokens for example in self.data.train) / total
+
+
+def estimate_memory(runs: Sequence[SizedRun]) -> MemoryEstimate:
+    """Predicted peak of training `runs` together, by cause."""
+    return predict_memory(
+        runs[0].shape,
+        [run.rank_map for run in runs],
+        micro_tokens=runs[0].micro_tokens,
+        longest_tokens=max(run.longest_tokens for run in runs),
+        answer_frac=max(run.answer_frac for run in runs),
+        on_host=runs[0].on_host,
+    )
+
+
+def cut_packs(
+    runs: Sequence[SizedRun], *, limit_bytes: int | None, max_slots: int = DEFAULT_MAX_SLOTS
+) -> list[Pack[SizedRun]]:
+    """Packs of runs over the same base model, long runs first.
+
+    Raises:
+        PackError: one run alone does not fit.
+    """
+    return plan_packs(
+        runs,
+        group=lambda run: (run.planned.run.base_fingerprint, run.planned.run.arm.base.model_dump_json()),
+        length=lambda run: run.num_steps,
+        predict_bytes=lambda members: estimate_memory(members).total_bytes,
+        limit_bytes=limit_bytes,
+        max_slots=max_slots,
+        name=_describe,
+    )
+
+
+def _describe(run: SizedRun) -> str:
+    """In words, because a plan knows some runs before it knows their ids."""
+    planned = run.planned.run
+    return f"{planned.arm.name} (learning rate {planned.learning_rate:g}, seed {planned.seed})"

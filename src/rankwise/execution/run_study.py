@@ -1,0 +1,234 @@
+"""One study from plan to finished ledger: tune, choose, train, all resumable at any point."""
+
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from rankwise.errors import AdapterError, LedgerError, RunFailedError
+from rankwise.execution.checkpoints import CheckpointFolder
+from rankwise.execution.claims import heartbeats
+from rankwise.execution.environment import describe_environment
+from rankwise.execution.observer import Observer
+from rankwise.execution.packing import SizedRun, cut_packs
+from rankwise.execution.sizing import available_bytes, size_runs
+from rankwise.execution.tuning import choose_learning_rates
+from rankwise.execution.workbench import Workbench
+from rankwise.ledger import Ledger
+from rankwise.ledger.results import StudyResults
+from rankwise.lora.peft_folder import write_peft_folder
+from rankwise.models.host_memory import keep_freed_memory
+from rankwise.packing.packs import DEFAULT_MAX_SLOTS, Pack
+from rankwise.records import AdapterTrained, Record
+from rankwise.study.config import Study
+from rankwise.study.plan import PlannedRun, report_runs, tuning_runs, unique
+from rankwise.training.engine import AllocatedRun, EngineOptions, train_pack
+
+POLL_S = 2.0
+"""How often runs that another worker holds are looked at."""
+
+
+class StudyStopped(Exception):  # noqa: N818 - not an error: someone asked for it
+    """The study was asked to stop; checkpoints are written and the same command goes on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions:
+    """How a study is run on this machine; nothing here changes a result beyond rounding."""
+
+    out: Path
+    command: str = "rankwise study"
+    max_slots: int = DEFAULT_MAX_SLOTS
+    memory_bytes: int | None = None
+    """Limit of one pack; None: what is free now, less a reserve."""
+    engine: EngineOptions = field(default_factory=EngineOptions)
+
+
+def run_study(
+    study: Study,
+    ledger: Ledger,
+    options: StudyOptions,
+    *,
+    observer: Observer | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> StudyResults:
+    """Train what is missing of `study` and return all that the ledger then holds about it.
+
+    Raises:
+        StudyStopped: `should_stop` answered True; everything so far is kept.
+        RunFailedError: at least one run failed for a reason other than diverging; the others are finished.
+    """
+    keep_freed_memory()
+    return _StudyRun(study, ledger, options, observer or Observer(), should_stop).run()
+
+
+class _StudyRun:
+    def __init__(
+        self,
+        study: Study,
+        ledger: Ledger,
+        options: StudyOptions,
+        observer: Observer,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self.study = study
+        self.ledger = ledger
+        self.options = options
+        self.observer = observer
+        self.should_stop = should_stop
+        self.bench = Workbench()
+        self.checkpoints = CheckpointFolder(options.out / "checkpoints")
+        self.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.failed: dict[str, str] = {}
+
+    def run(self) -> StudyResults:
+        fingerprints = self.bench.fingerprints(self.study)
+        tuning = tuning_runs(self.study, fingerprints)
+        self._register(tuning)
+        self._train("tuning", tuning)
+        chosen = choose_learning_rates(self.study, self.ledger.study_results(self.study.name))
+        self.ledger.set_chosen_learning_rates(self.study.name, chosen)
+        reported = report_runs(self.study, chosen, fingerprints)
+        self._register(tuning + reported)
+        self._train("report", reported)
+        self.checkpoints.clear()
+        return self.ledger.study_results(self.study.name)
+
+    def _register(self, planned: Sequence[PlannedRun]) -> None:
+        name = self.study.name
+        self.ledger.register_study(self.study, [(plan.run, plan.purpose) for plan in planned])
+        device = self.bench.base(self.study.arms[0].base).device
+        self.ledger.set_environment(name, describe_environment(device, self.options.command))
+        summaries = {arm.name: self.bench.data(arm).summary.to_dict() for arm in self.study.arms}
+        self.ledger.set_data_summary(name, summaries)
+
+    def _train(self, phase: str, planned: Sequence[PlannedRun]) -> None:
+        """Train until every run of `planned` is finished or diverged, here or by another worker."""
+        sized = {run.planned.run.id: run for run in size_runs(unique(planned), self.bench, self.options.engine)}
+        left = self._left(sized)
+        self.observer.phase(phase, len(sized), len(sized) - len(left), sum(sized[i].num_steps for i in left))
+        while left := self._left(sized):
+            if self.should_stop():
+                raise StudyStopped
+            pending = [run_id for run_id in self.ledger.pending_runs(self.study.name) if run_id in left]
+            if not pending:
+                time.sleep(POLL_S)
+                continue
+            self._train_next([sized[run_id] for run_id in pending])
+        failed = {run_id: error for run_id, error in self.failed.items() if run_id in sized}
+        if failed:
+            raise RunFailedError(_describe_failures(failed, sized))
+
+    def _left(self, sized: dict[str, SizedRun]) -> set[str]:
+        done = ("finished", "diverged")
+        status = self.ledger.run_status(list(sized))
+        return {run_id for run_id in sized if status.get(run_id) not in done and run_id not in self.failed}
+
+    def _train_next(self, pending: Sequence[SizedRun]) -> None:
+        """Claim one pack and train it: one with a checkpoint first, else the first of a fresh plan."""
+        pack = self._resumable(pending) or cut_packs(
+            pending, limit_bytes=self.options.memory_bytes or available_bytes(), max_slots=self.options.max_slots
+        )[0]
+        ids = [run.planned.run.id for run in pack.items]
+        owned = self.ledger.claim(ids, self.worker)
+        if len(owned) < len(ids):  # another worker was faster; what is left is planned anew
+            self.ledger.release(owned, self.worker)
+            return
+        try:
+            with heartbeats(self.ledger, ids, self.worker):
+                self._train_pack(pack)
+        except BaseException:
+            with suppress(LedgerError):  # the first error is the one to tell; a claim left behind goes stale
+                self.ledger.release(ids, self.worker)
+            raise
+
+    def _resumable(self, pending: Sequence[SizedRun]) -> Pack[SizedRun] | None:
+        by_id = {run.planned.run.id: run for run in pending}
+        for run_ids in self.checkpoints.packs():
+            if all(run_id in by_id for run_id in run_ids):
+                return Pack(tuple(by_id[run_id] for run_id in run_ids), 0)
+        return None
+
+    def _train_pack(self, pack: Pack[SizedRun]) -> None:
+        """Train one pack; when memory runs out its halves, one after the other."""
+        try:
+            self._train_once(pack)
+        except (StudyStopped, LedgerError, AdapterError):
+            raise  # nothing to do with these runs: asked to stop, or there is nowhere to keep a result
+        except Exception as error:  # noqa: BLE001 - recorded per run and raised at the end; the other packs go on
+            if _is_out_of_memory(error) and len(pack.items) > 1:
+                self._train_halves(pack)
+            else:
+                self._fail(pack, error)
+
+    def _train_halves(self, pack: Pack[SizedRun]) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        half = (len(pack.items) + 1) // 2
+        self.observer.note(f"out of memory with {len(pack.items)} runs side by side; going on with {half}")
+        for part in (pack.items[:half], pack.items[half:]):
+            self._train_pack(Pack(part, pack.predicted_bytes))
+
+    def _train_once(self, pack: Pack[SizedRun]) -> None:
+        runs = [self._allocate(run) for run in pack.items]
+        ids = [run.run.id for run in runs]
+        base = self.bench.base(runs[0].run.arm.base)
+        labels = [f"{r.run.arm.name} lr {r.run.learning_rate:g} seed {r.run.seed}" for r in runs]
+        steps = sum(item.num_steps for item in pack.items)
+        self.observer.pack(ids, labels, steps, pack.predicted_bytes)
+        engine = EngineOptions(
+            micro_tokens=self.options.engine.micro_tokens,
+            eval_tokens=self.options.engine.eval_tokens,
+            checkpoint_every_s=self.options.engine.checkpoint_every_s,
+            predicted_memory_bytes=pack.predicted_bytes,
+        )
+        path = self.checkpoints.path(ids)
+        for records in train_pack(base, runs, options=engine, checkpoint=path, should_stop=self.should_stop):
+            self._store(records, runs)
+        if self.should_stop() and self._left({item.planned.run.id: item for item in pack.items}):
+            raise StudyStopped
+        path.unlink(missing_ok=True)
+
+    def _allocate(self, run: SizedRun) -> AllocatedRun:
+        plan = run.planned
+        allocator = self.bench.allocator(plan.run.arm.base)
+        return allocator.allocate(plan.run, run.data, score_test=plan.purpose == "report")
+
+    def _store(self, records: Sequence[Record], runs: Sequence[AllocatedRun]) -> None:
+        """Adapters first: a run that the ledger calls finished has its adapter on disk."""
+        by_id = {run.run.id: run for run in runs}
+        for record in records:
+            if isinstance(record, AdapterTrained) and by_id[record.run_id].score_test:
+                run = by_id[record.run_id]
+                folder = self.options.out / "adapters" / record.run_id
+                base_name = run.run.arm.base.model
+                write_peft_folder(folder, run.rank_map, record.tensors, base_name=base_name, dropout=run.run.arm.dropout)
+        self.ledger.write(records, self.worker)
+        self.observer.records(records)
+
+    def _fail(self, pack: Pack[SizedRun], error: Exception) -> None:
+        for item in pack.items:
+            run_id = item.planned.run.id
+            self.failed[run_id] = f"{type(error).__name__}: {error}"
+            self.ledger.mark_failed(run_id, self.failed[run_id])
+        self.observer.note(f"{len(pack.items)} runs failed: {type(error).__name__}: {error}")
+
+
+def _describe_failures(failed: dict[str, str], sized: dict[str, SizedRun]) -> str:
+    run_id, error = next(iter(failed.items()))
+    arm = sized[run_id].planned.run.arm.name
+    return (
+        f"{len(failed)} of {len(sized)} runs failed; the first is {run_id} (arm {arm}): {error}. "
+        "The finished ones are kept; `rankwise runs list` names them all, and the same command tries the failed ones again."
+    )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    text = str(error).lower()
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text

@@ -1,0 +1,62 @@
+"""What each planned run will need, from shapes alone, and what this machine has."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import psutil
+import torch
+
+from rankwise.execution.packing import DTYPE_BYTES, QUANTIZED_BYTES, SizedRun
+from rankwise.execution.workbench import Workbench
+from rankwise.models.sites import find_sites
+from rankwise.packing.memory import ModelShape
+from rankwise.study.plan import PlannedRun
+from rankwise.training.allocate import plan_rank_map
+from rankwise.training.engine import EngineOptions
+
+RESERVE_FRAC = 0.1
+"""Share of the free memory that is left alone."""
+
+
+def size_runs(planned: Sequence[PlannedRun], bench: Workbench, engine: EngineOptions) -> list[SizedRun]:
+    """Planned runs with their rank maps, shapes and data. No weights are read.
+
+    Raises:
+        ModelError, AllocationError, DataError: an arm cannot be realised on its base model and data.
+    """
+    by_arm: dict[str, SizedRun] = {}  # sizes do not depend on learning rate and seed, and solving a budget takes time
+    for plan in planned:
+        if plan.run.arm.name not in by_arm:
+            by_arm[plan.run.arm.name] = _size(plan, bench, engine)
+    return [replace(by_arm[plan.run.arm.name], planned=plan) for plan in planned]
+
+
+def available_bytes() -> int:
+    """Memory that one pack may fill: of the CUDA device where there is one, else of the host."""
+    if torch.cuda.is_available():
+        free, _ = torch.cuda.mem_get_info()
+    else:
+        free = psutil.virtual_memory().available
+    return int(free * (1 - RESERVE_FRAC))
+
+
+def _size(plan: PlannedRun, bench: Workbench, engine: EngineOptions) -> SizedRun:
+    run, arm = plan.run, plan.run.arm
+    base = bench.shape(arm.base)
+    compute_bytes = DTYPE_BYTES[base.settings.dtype]
+    if arm.build_strategy().required_signals():
+        stand_in = arm.model_copy(update={"strategy": "uniform", "strategy_settings": {}})
+        run = run.model_copy(update={"arm": stand_in})
+    return SizedRun(
+        planned=plan,
+        rank_map=plan_rank_map(run, find_sites(base.model, arm.targets), base.num_params, {}),
+        shape=ModelShape.from_config(
+            base.model.config,
+            num_params=base.num_params,
+            param_bytes=QUANTIZED_BYTES.get(base.settings.quantization, compute_bytes),
+            compute_bytes=compute_bytes,
+        ),
+        data=bench.data(arm),
+        micro_tokens=engine.micro_tokens,
+        on_host=base.device.type != "cuda",
+    )

@@ -1,0 +1,80 @@
+"""Loaded base models, their shapes and prepared data, each once."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from rankwise.data.prepare import PreparedData, prepare_data
+from rankwise.models.dtype import default_device, resolve_settings
+from rankwise.models.fingerprint import fingerprint_base
+from rankwise.models.load import LoadedBase, load_base, load_skeleton
+from rankwise.models.tokenizer import load_tokenizer
+from rankwise.study.config import Arm, BaseSettings, Study
+from rankwise.study.plan import Fingerprints
+from rankwise.training.allocate import Allocator
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BaseShape:
+    """A base model without its weights: all that can be known from config.json."""
+
+    model: PreTrainedModel = field(repr=False)
+    """On the meta device."""
+    settings: BaseSettings
+    """As given, with what was `auto` resolved."""
+    device: torch.device
+    """Where it would be loaded."""
+    num_params: int
+    """Of the unquantized model; tied weights count once."""
+
+    @property
+    def num_block_params(self) -> int:
+        """Weights that every token is multiplied with: all matrices but embeddings and the output head."""
+        left_out = {self.model.get_output_embeddings()}
+        modules = [m for m in self.model.modules() if not isinstance(m, nn.Embedding) and m not in left_out]
+        return sum(p.numel() for module in modules for p in module.parameters(recurse=False) if p.ndim > 1)
+
+
+@dataclass
+class Workbench:
+    """Keeps one base model in memory at a time, and every shape and data set."""
+
+    device: torch.device | None = None
+    _base: tuple[BaseSettings, LoadedBase] | None = None
+    _allocator: Allocator | None = None
+    _shapes: dict[BaseSettings, BaseShape] = field(default_factory=dict)
+    _data: dict[tuple[str, str, str | None], PreparedData] = field(default_factory=dict)
+
+    def base(self, settings: BaseSettings) -> LoadedBase:
+        if self._base is None or self._base[0] != settings:
+            self._base = self._allocator = None  # free the old one before the new one comes
+            self._base = (settings, load_base(settings, self.device))
+        return self._base[1]
+
+    def shape(self, settings: BaseSettings) -> BaseShape:
+        """Raises ModelError where the configuration cannot be found, downloaded or read."""
+        if settings not in self._shapes:
+            device = self.device or default_device()
+            resolved = resolve_settings(settings, device)
+            model = load_skeleton(resolved)
+            self._shapes[settings] = BaseShape(
+                model=model, settings=resolved, device=device, num_params=model.num_parameters()
+            )
+        return self._shapes[settings]
+
+    def allocator(self, settings: BaseSettings) -> Allocator:
+        base = self.base(settings)
+        if self._allocator is None or self._allocator.base is not base:
+            self._allocator = Allocator(base)
+        return self._allocator
+
+    def data(self, arm: Arm) -> PreparedData:
+        key = (arm.data.model_dump_json(), arm.base.model, arm.base.revision)
+        if key not in self._data:
+            self._data[key] = prepare_data(arm.data, load_tokenizer(arm.base))
+        return self._data[key]
+
+    def fingerprints(self, study: Study) -> Fingerprints:
+        return {arm.name: (fingerprint_base(arm.base), self.data(arm).fingerprint) for arm in study.arms}
