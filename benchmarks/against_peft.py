@@ -61,7 +61,9 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--study", type=Path, default=Path("studies/embedded.yaml"), help="study whose arms are trained")
+    parser.add_argument(
+        "--study", type=Path, default=Path("studies/embedded.yaml"), help="study whose arms are trained"
+    )
     parser.add_argument("--model", default="nano", help="base model: nano, a folder or a hub id")
     parser.add_argument("--source", default="skills", help="data: skills or a file")
     parser.add_argument("--max-tokens", type=int, default=128)
@@ -125,7 +127,7 @@ def prepare(workload: Workload) -> tuple[Any, Any, list[Any]]:
             base_fingerprint=base.fingerprint,
             data_fingerprint=data.fingerprint,
         )
-        runs.append(allocator.allocate(run, data, score_test=True))
+        runs.append(allocator.allocate(run, data))
     return base, data, runs
 
 
@@ -357,7 +359,8 @@ def processor() -> str:
 def render(report: dict[str, Any]) -> str:
     lines = [
         f"{report['num_runs']} runs, {report['dtype']}, {report['machine']}",
-        f"{'side':<15}{'wall s':>9}{'tokens/s':>10}{'GiB':>7}{'of peak':>9}{'speed-up':>10}{'train loss':>12}{'test loss':>11}",
+        f"{'side':<15}{'wall s':>9}{'tokens/s':>10}{'GiB':>7}{'of peak':>9}{'speed-up':>10}"
+        f"{'train loss':>12}{'test loss':>11}",
     ]
     for role, side in report["sides"].items():
         lines.append(
@@ -365,9 +368,15 @@ def render(report: dict[str, Any]) -> str:
             f"{side['peak_memory_bytes'] / 2**30:>7.2f}{side['matmul_frac']:>9.0%}{side['speedup_of_rankwise']:>9.2f}x"
             f"{side['largest_train_loss_difference']:>12.1e}{side['largest_test_loss_difference']:>11.1e}"
         )
-    lines.append("tokens/s: training tokens over the whole wall time, scoring included. of peak: float operations that plain")
-    lines.append("training and scoring need, against the measured matrix-product speed; sharing prefixes can exceed 100 %.")
-    lines.append("speed-up: of rankwise over the side, median of pairs. losses: largest difference from rankwise, nats.")
+    lines.append(
+        "tokens/s: training tokens over the whole wall time, scoring included. of peak: float operations that plain"
+    )
+    lines.append(
+        "training and scoring need, against the measured matrix-product speed; sharing prefixes can exceed 100 %."
+    )
+    lines.append(
+        "speed-up: of rankwise over the side, median of pairs. losses: largest difference from rankwise, nats."
+    )
     return "\n".join(lines)
 
 

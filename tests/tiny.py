@@ -97,7 +97,7 @@ def tiny_runs(arms: Sequence[str], *, seeds: Sequence[int] = (0,), head: str = S
 
 def allocated(base: LoadedBase, runs: Sequence[Run], data: PreparedData | None = None) -> list[AllocatedRun]:
     allocator = Allocator(base)
-    return [allocator.allocate(run, data or tiny_data(), score_test=True) for run in runs]
+    return [allocator.allocate(run, data or tiny_data()) for run in runs]
 
 
 def templated_data() -> PreparedData:

@@ -93,7 +93,7 @@ def test_rows_flattened_into_tokens_are_told_apart() -> None:
 
 def test_an_input_whose_rows_cannot_be_told_apart_is_refused() -> None:
     layer = _packed(nn.Linear(IN, OUT).double(), *_adapters())
-    with pytest.raises(ModelError, match="site.*targets"):
+    with pytest.raises(ModelError, match=r"site.*targets"):
         layer(torch.zeros(9, IN).double())
 
 

@@ -1,7 +1,8 @@
 """Rows of many runs into micro-batches of about equal tokens, whatever run they belong to.
 
-One optimizer step of a pack has K x batch_size sequences. Sorted by length and cut by padded tokens, they need almost no
-padding, and the activations of one forward pass stay bounded; gradients add up, so each run's own batch is what it was.
+One optimizer step of a pack has K x batch_size sequences. Sorted by length and cut by padded tokens, they need almost
+no padding, and the activations of one forward pass stay bounded; gradients add up, so each run's own batch is what it
+was.
 """
 
 from collections.abc import Iterator, Sequence

@@ -3,8 +3,6 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-import numpy as np
-
 from rankwise.data.examples import TokenizedExample
 
 MIN_PREFIX_TOKENS = 8
@@ -20,19 +18,19 @@ def shared_prefix_tokens(examples: Sequence[TokenizedExample]) -> list[int]:
     prompt token, since that token predicts the first one of the answer. A pure function of the examples.
     """
     enough = max(2, MIN_SHARED_FRAC * len(examples))
-    lengths = np.zeros(len(examples), dtype=np.int64)
-    groups = [np.arange(len(examples))]
+    lengths = [0] * len(examples)
+    groups = [list(range(len(examples)))]
     depth = 0
     while groups:
-        deeper: list[np.ndarray] = []
+        deeper: list[list[int]] = []
         for group in groups:
             by_token: dict[int, list[int]] = defaultdict(list)
             for index in group:
                 if depth < examples[index].num_prompt_tokens - 1:
                     by_token[int(examples[index].input_ids[depth])].append(index)
-            deeper += [np.array(members) for members in by_token.values() if len(members) >= enough]
+            deeper += [members for members in by_token.values() if len(members) >= enough]
         depth += 1
-        for group in deeper:
-            lengths[group] = depth
+        for index in (index for group in deeper for index in group):
+            lengths[index] = depth
         groups = deeper
-    return [int(length) if length >= MIN_PREFIX_TOKENS else 0 for length in lengths]
+    return [length if length >= MIN_PREFIX_TOKENS else 0 for length in lengths]

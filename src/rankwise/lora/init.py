@@ -14,7 +14,7 @@ from rankwise.streams import stream
 
 
 def kaiming(rng: np.random.Generator, rank: int, in_features: int) -> np.ndarray:
-    """Uniform in ±1/sqrt(in): PEFT's default, `kaiming_uniform_` with a = sqrt(5) over fan-in (He et al., 1502.01852)."""
+    """Uniform in ±1/sqrt(in): PEFT's default, `kaiming_uniform_` with a = sqrt(5) over fan-in (He et al., 2015)."""
     bound = 1 / math.sqrt(in_features)
     return rng.random((rank, in_features)) * (2 * bound) - bound
 

@@ -86,7 +86,10 @@ class AdapterPack:
             rank = self._rank(slot, place.site.name)
             if rank:
                 down, up = place.views(self.weights_KP)
-                found[place.site.name] = (down[slot, :rank].cpu().numpy().copy(), up[slot, :, :rank].cpu().numpy().copy())
+                found[place.site.name] = (
+                    down[slot, :rank].cpu().numpy().copy(),
+                    up[slot, :, :rank].cpu().numpy().copy(),
+                )
         return found
 
     def audit(self) -> list[tuple[SiteAllocation, ...]]:

@@ -122,5 +122,5 @@ class PackedLinear(nn.Module):
             return x.view(num_rows, -1, x.shape[-1])
         raise ModelError(
             f"{self.name} was called with an input of shape {tuple(x.shape)} in a pass of {num_rows} sequences, so its "
-            "rows cannot be told apart (a mixture-of-experts layer routes tokens, for example). Leave it out of targets."
+            "rows cannot be told apart (a mixture of experts routes tokens, for example). Leave it out of targets."
         )

@@ -28,7 +28,9 @@ Tensors = dict[str, tuple[np.ndarray, np.ndarray]]
 """Per site name `down` (rank, in) and `up` (out, rank)."""
 
 
-def write_peft_folder(folder: Path, rank_map: RankMap, tensors: Tensors, *, base_name: str, dropout: float = 0.0) -> None:
+def write_peft_folder(
+    folder: Path, rank_map: RankMap, tensors: Tensors, *, base_name: str, dropout: float = 0.0
+) -> None:
     """Write an adapter that `PeftModel.from_pretrained` loads. The folder appears whole or not at all.
 
     An adapter or an empty folder that is there already is replaced.
@@ -87,7 +89,9 @@ def read_peft_folder(folder: Path) -> tuple[dict[str, Any], Tensors]:
         AdapterError: not an adapter folder, pickled weights, or tensors that are not plain LoRA.
     """
     if not (folder / CONFIG_NAME).is_file():
-        raise AdapterError(f"{folder} is not an adapter folder: it has no {CONFIG_NAME}. Give a folder that PEFT wrote.")
+        raise AdapterError(
+            f"{folder} is not an adapter folder: it has no {CONFIG_NAME}. Give a folder that PEFT wrote."
+        )
     if not (folder / WEIGHTS_NAME).is_file():
         raise AdapterError(
             f"{folder} has no {WEIGHTS_NAME}. Pickled weights (adapter_model.bin) can run code when loaded and are "
@@ -120,8 +124,8 @@ def _pair(folder: Path, flat: dict[str, np.ndarray]) -> Tensors:
     if names.keys() & flat.keys() or not names:
         found = ", ".join(sorted(names.keys() & flat.keys())[:3]) or "no tensor at all"
         raise AdapterError(
-            f"{folder} holds more or other tensors than the two LoRA matrices of each layer (found {found}). Only plain "
-            "LoRA adapters are read: no DoRA, no trained embeddings, biases or whole modules."
+            f"{folder} holds more or other tensors than the two LoRA matrices of each layer (found {found}). Only "
+            "plain LoRA adapters are read: no DoRA, no trained embeddings, biases or whole modules."
         )
     tensors: Tensors = {}
     for name in names:

@@ -9,9 +9,8 @@ no attention mask is needed.
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 from torch.nn import functional
-from transformers import Cache
+from transformers import Cache, PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class TokenLosses:
 
 
 def answer_token_losses(
-    model: nn.Module, input_ids_NT: torch.Tensor, answer_NT: torch.Tensor, *, past: Cache | None = None
+    model: PreTrainedModel, input_ids_NT: torch.Tensor, answer_NT: torch.Tensor, *, past: Cache | None = None
 ) -> TokenLosses:
     """Cross-entropy of every token marked in `answer_NT` (bool), given the tokens before it.
 
@@ -49,7 +48,7 @@ def answer_token_losses(
 class _OnlyPositions:
     """While open, the model's output head sees (M, D): the hidden states at the marked positions."""
 
-    def __init__(self, model: nn.Module, positions_NT: torch.Tensor) -> None:
+    def __init__(self, model: PreTrainedModel, positions_NT: torch.Tensor) -> None:
         self._head = model.get_output_embeddings()
         self._positions_NT = positions_NT
 

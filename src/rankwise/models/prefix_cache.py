@@ -2,9 +2,9 @@
 
 G = prefixes (one per slot and text), N = rows, P = tokens of a prefix, H = heads, D = size of a head.
 
-Instruction data begins every prompt with the same template. A decoder's positions see only what is to their left, so the
-keys and values of such a prefix are the same for all rows of a slot, and a row needs to be computed only from where it
-begins to differ.
+Instruction data begins every prompt with the same template. A decoder's positions see only what is to their left, so
+the keys and values of such a prefix are the same for all rows of a slot, and a row needs to be computed only from where
+it begins to differ.
 """
 
 import torch
@@ -45,7 +45,9 @@ class PrefixCache:
 
     def backward(self) -> None:
         """Send what the rows' backward passes have summed through the prefixes."""
-        reached = [(t, leaf.grad) for t, leaf in zip(self._computed, self._leaves, strict=True) if leaf.grad is not None]
+        reached = [
+            (t, leaf.grad) for t, leaf in zip(self._computed, self._leaves, strict=True) if leaf.grad is not None
+        ]
         if reached:
             tensors, gradients = zip(*reached, strict=True)
             torch.autograd.backward(tensors, gradients)

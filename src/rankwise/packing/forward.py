@@ -68,7 +68,5 @@ def _prefix_cache(
         return PrefixCache(model, ids_GP)
 
 
-def _slots(
-    pack: AdapterPack | None, slots_N: torch.Tensor, masks: DropoutMasks | None
-) -> AbstractContextManager[None]:
+def _slots(pack: AdapterPack | None, slots_N: torch.Tensor, masks: DropoutMasks | None) -> AbstractContextManager[None]:
     return nullcontext() if pack is None else pack.active_rows(slots_N, masks)

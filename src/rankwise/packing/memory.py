@@ -47,7 +47,9 @@ class ModelShape:
         """Read the shape from any causal model's configuration, under the names that families use."""
         text = config.get_text_config()
         hidden = text.hidden_size
-        mlp = getattr(text, "intermediate_size", None) or getattr(text, "n_inner", None) or getattr(text, "ffn_dim", None)
+        mlp = (
+            getattr(text, "intermediate_size", None) or getattr(text, "n_inner", None) or getattr(text, "ffn_dim", None)
+        )
         return cls(
             num_params=num_params,
             param_bytes=param_bytes,

@@ -1,5 +1,6 @@
 """Which runs train together: as many as memory allows, alike in base model and length."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ def _equal_parts(members: Sequence[Item], max_slots: int) -> list[Sequence[Item]
     """36 items at most 16 wide become 12 + 12 + 12, not 16 + 16 + 4."""
     num_parts = math.ceil(len(members) / max_slots)
     bounds = [round(i * len(members) / num_parts) for i in range(num_parts + 1)]
-    return [members[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    return [members[start:end] for start, end in itertools.pairwise(bounds)]
 
 
 def _fit(
@@ -82,6 +83,7 @@ def _fit(
     if not halves:
         raise PackError(
             f"run {name(members[0])} alone needs {pack.predicted_bytes / 2**30:.2f} GiB and the limit is "
-            f"{limit_bytes / 2**30:.2f} GiB. Lower data.max_tokens or budget.rank, choose a smaller base model, or raise --memory."
+            f"{limit_bytes / 2**30:.2f} GiB. Lower data.max_tokens or budget.rank, choose a smaller base model, or "
+            "raise --memory."
         )
     return [fitting for part in halves for fitting in _fit(part.items, predict_bytes, limit_bytes, name)]

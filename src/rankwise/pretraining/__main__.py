@@ -51,7 +51,9 @@ def train_nano(config: PretrainConfig, data: Path, work: Path, out: Path) -> Non
         model, train_stream, tokenize_shards(valid_shards, tokenizer, work), num_bytes, config.context_tokens
     )
     write_model(model, tokenizer, config, held_out, work, out)
-    print(f"held out: {held_out.loss_nats:.4f} nats per token, {held_out.bits_per_byte:.3f} bits per byte; model in {out}")
+    print(
+        f"held out: {held_out.loss_nats:.4f} nats per token, {held_out.bits_per_byte:.3f} bits per byte; model in {out}"
+    )
 
 
 def load_or_train_tokenizer(config: PretrainConfig, shards: list[Path], folder: Path) -> PreTrainedTokenizerFast:

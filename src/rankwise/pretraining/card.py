@@ -97,9 +97,7 @@ def _draw_curve(steps: list[dict[str, float]], held_out: HeldOut, path: Path) ->
     figure.savefig(path, dpi=150)
 
 
-def _card(
-    model: LlamaForCausalLM, config: PretrainConfig, held_out: HeldOut, samples: list[tuple[str, str]]
-) -> str:
+def _card(model: LlamaForCausalLM, config: PretrainConfig, held_out: HeldOut, samples: list[tuple[str, str]]) -> str:
     shown = "\n\n".join(f"> {prompt.strip()} **{text.strip()}**".replace("\n", "  \n> ") for prompt, text in samples)
     return CARD.format(
         params=model.num_parameters() / 1e6,
@@ -109,6 +107,7 @@ def _card(
     )
 
 
+# ruff: noqa: E501 - a table row is one line
 CARD = """---
 license: cc-by-sa-4.0
 language: en

@@ -21,7 +21,9 @@ def find_shards(folder: Path, prefix: str) -> list[Path]:
     """
     shards = sorted(folder.glob(f"{prefix}*.jsonl.gz"))
     if not shards:
-        raise FileNotFoundError(f"{folder} holds no {prefix}*.jsonl.gz; give the folder of the pretraining shards with --data")
+        raise FileNotFoundError(
+            f"{folder} holds no {prefix}*.jsonl.gz; give the folder of the pretraining shards with --data"
+        )
     return shards
 
 
@@ -67,7 +69,7 @@ class Windows:
         self.num_windows = (len(stream) - 1) // window_tokens
 
     def batch(self, step: int, batch_size: int) -> np.ndarray:
-        """The int64 windows (B, T+1) of optimizer step `step`; a pure function of its arguments, so resuming is exact."""
+        """The int64 windows (B, T+1) of optimizer step `step`: a pure function, so resuming is exact."""
         steps_per_epoch = self.num_windows // batch_size
         epoch, position = divmod(step, steps_per_epoch)
         order = np.random.default_rng([self.seed, epoch]).permutation(self.num_windows)

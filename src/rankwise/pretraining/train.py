@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 from transformers import LlamaForCausalLM
@@ -61,8 +62,6 @@ class Pretraining:
         partial.replace(folder / CHECKPOINT)
 
     def load(self, folder: Path) -> None:
-        from safetensors import safe_open
-
         with safe_open(folder / CHECKPOINT, "pt") as opened:
             self.step = int(opened.metadata()["step"])
         tensors = load_file(folder / CHECKPOINT)
@@ -99,7 +98,7 @@ def pretrain(
     if (folder / CHECKPOINT).exists():
         training.load(folder)
     saved_at = time.monotonic()
-    with open(folder / LOG, "a", encoding="utf-8") as log:
+    with (folder / LOG).open("a", encoding="utf-8") as log:
         while training.step < config.num_steps:
             started = time.monotonic()
             batch = torch.from_numpy(windows.batch(training.step, config.batch_windows))

@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from rankwise.allocation.sites import Site
 
 
-def gradient_rms(
-    model: nn.Module, sites: Sequence[Site], losses: Iterable[Callable[[], torch.Tensor]]
-) -> np.ndarray:
+def gradient_rms(model: nn.Module, sites: Sequence[Site], losses: Iterable[Callable[[], torch.Tensor]]) -> np.ndarray:
     """Root mean square of dLoss/dW per site, averaged over the batches: (L,) float64.
 
     The mean over entries, not the norm, because a norm grows with the size of the matrix and would favour the widest
@@ -39,7 +38,7 @@ def gradient_rms(
 class _WeightGradients:
     """While open, sums dLoss/dW of each module over all its calls."""
 
-    def __init__(self, model: nn.Module, modules: dict[str, nn.Module]) -> None:
+    def __init__(self, model: PreTrainedModel, modules: dict[str, nn.Module]) -> None:
         self.sums: dict[str, torch.Tensor] = {}
         self._model = model
         self._modules = modules

@@ -23,7 +23,7 @@ class PlannedRun:
 def tuning_runs(study: Study, fingerprints: Fingerprints) -> list[PlannedRun]:
     """Each arm x candidate learning rate x tuning seed, in that order; none for an arm with one candidate."""
     return [
-        PlannedRun(run=_run(arm, rate, seed, fingerprints), purpose="tuning")
+        PlannedRun(run=_run(arm, rate, seed, fingerprints, "tuning"), purpose="tuning")
         for arm in study.arms
         if len(arm.train.learning_rates) > 1
         for rate in arm.train.learning_rates
@@ -39,7 +39,7 @@ def report_runs(study: Study, chosen_rates: Mapping[str, float], fingerprints: F
     Raises StudyError where an arm has no chosen rate, or one that is not among its candidates.
     """
     return [
-        PlannedRun(run=_run(arm, _chosen_rate(arm, chosen_rates), seed, fingerprints), purpose="report")
+        PlannedRun(run=_run(arm, _chosen_rate(arm, chosen_rates), seed, fingerprints, "report"), purpose="report")
         for arm in study.arms
         for seed in study.seeds
     ]
@@ -53,7 +53,7 @@ def unique(planned: Iterable[PlannedRun]) -> list[PlannedRun]:
     return list(first_by_id.values())
 
 
-def _run(arm: Arm, learning_rate: float, seed: int, fingerprints: Fingerprints) -> Run:
+def _run(arm: Arm, learning_rate: float, seed: int, fingerprints: Fingerprints, purpose: Purpose) -> Run:
     base_fingerprint, data_fingerprint = fingerprints[arm.name]
     return Run(
         arm=arm,
@@ -61,6 +61,7 @@ def _run(arm: Arm, learning_rate: float, seed: int, fingerprints: Fingerprints) 
         seed=seed,
         base_fingerprint=base_fingerprint,
         data_fingerprint=data_fingerprint,
+        scores_test=purpose == "report",
     )
 
 

@@ -33,6 +33,9 @@ class Run(Settings):
     """Hash of the base model's weights, configuration and tokenizer, and of its code where it ships some."""
     data_fingerprint: str
     """Hash of the examples of all splits, in order."""
+    scores_test: bool = True
+    """Whether the test split is scored at the end; runs that choose a learning rate never see it. Part of the identity,
+    so that a run which tuned one study is not taken for a reported one of another."""
 
     @property
     def id(self) -> str:
@@ -55,4 +58,5 @@ class Run(Settings):
             "seed": self.seed,
             "base_fingerprint": self.base_fingerprint,
             "data_fingerprint": self.data_fingerprint,
+            "scores_test": self.scores_test,
         }

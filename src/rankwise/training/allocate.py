@@ -3,11 +3,12 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
 
-from rankwise.allocation import RankMap, Signal, SiteView, Site, allocate, resolve_budget
+from rankwise.allocation import RankMap, Signal, Site, SiteView, allocate, resolve_budget
 from rankwise.data.batches import Row, micro_batches
 from rankwise.data.prepare import PreparedData
 from rankwise.models.answer_loss import answer_token_losses
@@ -29,7 +30,7 @@ class Allocator:
     base: LoadedBase
     _measured: dict[tuple[object, ...], tuple[np.ndarray, float]] = field(default_factory=dict)
 
-    def allocate(self, run: Run, data: PreparedData, *, score_test: bool) -> AllocatedRun:
+    def allocate(self, run: Run, data: PreparedData) -> AllocatedRun:
         """The run with its rank map; the probe's time is charged to it even where the measurement was shared.
 
         Raises:
@@ -43,7 +44,7 @@ class Allocator:
             signals[signal], wall_s = self._measure(signal, run, data, sites)
             probe_wall_s += wall_s
         rank_map = plan_rank_map(run, sites, self.base.num_params, signals)
-        return AllocatedRun(run=run, rank_map=rank_map, data=data, score_test=score_test, probe_wall_s=probe_wall_s)
+        return AllocatedRun(run=run, rank_map=rank_map, data=data, probe_wall_s=probe_wall_s)
 
     def _measure(
         self, signal: Signal, run: Run, data: PreparedData, sites: tuple[Site, ...]
@@ -62,7 +63,7 @@ class Allocator:
     def _losses(self, order: BatchOrder, data: PreparedData) -> Iterator[Callable[[], torch.Tensor]]:
         for step in range(min(PROBE_BATCHES, order.num_steps)):
             rows = [Row(0, data.train[index]) for index in order.batch(step)]
-            yield lambda rows=rows: self._mean_loss(rows)
+            yield partial(self._mean_loss, rows)
 
     def _mean_loss(self, rows: list[Row]) -> torch.Tensor:
         longest = max(row.num_tokens for row in rows)
@@ -70,9 +71,7 @@ class Allocator:
         return answer_token_losses(self.base.model, batch.input_ids_NT, batch.answer_NT).loss_M.mean()
 
 
-def plan_rank_map(
-    run: Run, sites: tuple[Site, ...], base_params: int, signals: dict[Signal, np.ndarray]
-) -> RankMap:
+def plan_rank_map(run: Run, sites: tuple[Site, ...], base_params: int, signals: dict[Signal, np.ndarray]) -> RankMap:
     """The rank map of `run`: pure, so a plan can print it for every strategy that measures nothing."""
     budget = run.arm.budget
     budget_params = resolve_budget(

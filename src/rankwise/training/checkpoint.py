@@ -29,7 +29,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     payload = save(checkpoint.tensors, metadata={"state": json.dumps(checkpoint.state)})
     partial = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(partial, "wb") as file:
+    with partial.open("wb") as file:
         file.write(hashlib.sha256(payload).hexdigest().encode() + b"\n")
         file.write(payload)
         file.flush()

@@ -37,8 +37,6 @@ class AllocatedRun:
     run: Run
     rank_map: RankMap
     data: PreparedData
-    score_test: bool
-    """Whether the test split is scored at the end; learning rates are chosen without it."""
     probe_wall_s: float = 0.0
 
 
@@ -61,7 +59,7 @@ def train_pack(
     base: LoadedBase,
     runs: Sequence[AllocatedRun],
     *,
-    options: EngineOptions = EngineOptions(),  # noqa: B008 - frozen
+    options: EngineOptions = EngineOptions(),
     checkpoint: Path | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[list[Record]]:
@@ -228,7 +226,7 @@ class _PackTraining:
         """Validation for all slots that are due, and test for those that are done and report it."""
         records: list[Record] = []
         for split in ("validation", "test"):
-            chosen = [s for s in due if split == "validation" or (s.is_done and self.runs[s.number].score_test)]
+            chosen = [s for s in due if split == "validation" or (s.is_done and s.run.scores_test)]
             started = time.monotonic()
             examples = {s.number: getattr(self.runs[s.number].data, split) for s in chosen}
             scores = self._score(self.pack, examples)

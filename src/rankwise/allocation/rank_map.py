@@ -1,0 +1,175 @@
+"""A rank map: how many components each site has, and how each site's product is scaled."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from rankwise.allocation.sites import Site
+from rankwise.errors import AllocationError, AuditError
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+
+class Scaling(BaseModel, frozen=True, extra="forbid"):
+    """How strongly a site's low-rank product is added to the base layer's output."""
+
+    rule: Literal["alpha_over_r", "rslora", "constant"] = "alpha_over_r"
+    """`alpha_over_r`: alpha / rank of the site (Hu et al., arXiv:2106.09685); `rslora`: alpha / sqrt(rank)
+    (Kalajdzievski, arXiv:2312.03732); `constant`: `scale` at every site whatever its rank."""
+    alpha: float = Field(16.0, gt=0)
+    """Numerator of the first two rules."""
+    scale: float = Field(2.0, gt=0)
+    """The factor of `constant`."""
+
+    def at(self, rank: int) -> float:
+        """The factor of a site of this rank; 0 for a site without components."""
+        if rank == 0:
+            return 0.0
+        match self.rule:
+            case "alpha_over_r":
+                return self.alpha / rank
+            case "rslora":
+                return self.alpha / math.sqrt(rank)
+            case "constant":
+                return self.scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankMap:
+    """Ranks and scales of all sites, in forward order."""
+
+    sites: tuple[Site, ...]
+    ranks: tuple[int, ...]
+    scales: tuple[float, ...]
+    budget_params: int
+    """What was allowed; `params` is what is used."""
+
+    def __post_init__(self) -> None:
+        assert len(self.sites) == len(self.ranks) == len(self.scales)
+        assert len({site.name for site in self.sites}) == len(self.sites)
+
+    @property
+    def params(self) -> int:
+        """Stored adapter parameters: sum of rank x (in + out)."""
+        return sum(rank * site.cost for site, rank in zip(self.sites, self.ranks, strict=True))
+
+    def scale_of(self, name: str) -> float:
+        """The scale of one site; 0 where the map does not have it."""
+        return next((c for s, c in zip(self.sites, self.scales, strict=True) if s.name == name), 0.0)
+
+    @property
+    def residual_params(self) -> int:
+        """Budget left unspent; never negative."""
+        return self.budget_params - self.params
+
+    def grid(self) -> tuple[list[str], list[int], np.ndarray]:
+        """The ranks as a table, for heat maps.
+
+        Returns:
+            Labels of the rows in forward order: the site's leaf name, with as much of its path as tells it from its
+            neighbours (`q_proj`, but `attn.c_proj` and `mlp.c_proj`); the layers, ascending, for the columns; the ranks
+            (num_labels, num_layers), float64, NaN where a layer has no such site.
+        """
+        label_of = _short_labels(self.sites)
+        labels = list(dict.fromkeys(label_of[site.name] for site in self.sites))
+        layers = sorted({site.layer for site in self.sites})
+        ranks = np.full((len(labels), len(layers)), np.nan)
+        for site, rank in zip(self.sites, self.ranks, strict=True):
+            ranks[labels.index(label_of[site.name]), layers.index(site.layer)] = rank
+        return labels, layers, ranks
+
+    def to_peft(self) -> "LoraConfig":
+        """The same allocation as a `peft.LoraConfig`.
+
+        One escaped, `^`-anchored, full module name per site in `rank_pattern` and `alpha_pattern`, because PEFT takes
+        the first pattern whose end matches and applies nothing, silently, where none does (huggingface/peft#3582).
+        Sites of rank 0 are left out of `target_modules`: PEFT cannot express them.
+        """
+        from peft import LoraConfig
+
+        return LoraConfig(**self.to_peft_dict())
+
+    def to_peft_dict(self) -> dict[str, Any]:
+        """The arguments of `to_peft`, without importing peft (and so torch).
+
+        Raises:
+            AllocationError: every site has rank 0.
+        """
+        active = [(s, r, c) for s, r, c in zip(self.sites, self.ranks, self.scales, strict=True) if r > 0]
+        if not active:
+            raise AllocationError("A rank map without any component cannot become a PEFT configuration.")
+        patterns = {"^" + re.escape(site.name): (rank, scale * rank) for site, rank, scale in active}
+        return {
+            "task_type": "CAUSAL_LM",
+            "r": max(rank for _, rank, _ in active),
+            "lora_alpha": max(rank * scale for _, rank, scale in active),
+            "target_modules": [site.name for site, _, _ in active],
+            "rank_pattern": {name: rank for name, (rank, _) in patterns.items()},
+            "alpha_pattern": {name: alpha for name, (_, alpha) in patterns.items()},
+            "lora_dropout": 0.0,
+            "bias": "none",
+        }
+
+
+def check_patterns(config: Mapping[str, Any], module_names: Iterable[str]) -> None:
+    """Makes sure that PEFT will give every site what the rank map says.
+
+    PEFT takes the first pattern, in the order of the dict, for which `(.*\\.)?(PATTERN)$` matches the module's name,
+    and adapts every module whose name is a target or ends in one. So each pattern must be the one taken for exactly
+    one module, and each target must be exactly one module.
+
+    Args:
+        config: `target_modules`, `rank_pattern` and `alpha_pattern`, as in `RankMap.to_peft_dict`.
+        module_names: all names of `model.named_modules()`.
+
+    Raises:
+        AuditError: a pattern or a target matches no module or more than one, or an earlier pattern hides it.
+    """
+    names = [name for name in module_names if name]
+    endings = Counter(ending for name in names for ending in _endings(name))
+    for target in config["target_modules"]:
+        _expect_one(f"target_modules: {target!r}", endings[target])
+    for field in ("rank_pattern", "alpha_pattern"):
+        taken: set[str] = set()
+        for key in config[field]:
+            pattern = re.compile(rf"(.*\.)?({key})$")
+            matched = [name for name in names if pattern.match(name)]
+            _expect_one(f"{field}: {key!r}", len(matched))
+            if matched[0] in taken:
+                raise AuditError(f"{field}: {key!r} is never used: an earlier pattern matches {matched[0]} too.")
+            taken.update(matched)
+
+
+def _expect_one(place: str, num_matched: int) -> None:
+    if num_matched != 1:
+        raise AuditError(
+            f"{place} matches {num_matched or 'no'} modules of the model instead of one, so PEFT would train another "
+            "allocation than the one planned. Use anchored full module names, as RankMap.to_peft writes them."
+        )
+
+
+def _endings(name: str) -> list[str]:
+    """`a.b.c` -> [`c`, `b.c`, `a.b.c`]."""
+    parts = name.split(".")
+    return [".".join(parts[-length:]) for length in range(1, len(parts) + 1)]
+
+
+def _short_labels(sites: Sequence[Site]) -> dict[str, str]:
+    """Per site the shortest ending of its name that no other site of any layer needs to be told apart by."""
+    length_of_leaf = dict.fromkeys((site.leaf for site in sites), 0)
+    labels: dict[str, str] = {}
+    crowded = set(length_of_leaf)
+    while crowded:
+        for leaf in crowded:
+            length_of_leaf[leaf] += 1
+        labels = {site.name: ".".join(site.name.split(".")[-length_of_leaf[site.leaf] :]) for site in sites}
+        count = Counter((site.layer, labels[site.name]) for site in sites)
+        crowded = {site.leaf for site in sites if count[site.layer, labels[site.name]] > 1}
+    return labels

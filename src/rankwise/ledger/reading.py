@@ -1,0 +1,190 @@
+"""Rows as the read model of `results.py`."""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, RowMapping, Select, select
+
+from rankwise.errors import LedgerError
+from rankwise.ledger.connection import describe
+from rankwise.ledger.results import CurvePoint, RunRow, StudyResults
+from rankwise.ledger.schema import (
+    ALLOCATIONS,
+    ENVIRONMENTS,
+    EVALUATIONS,
+    EXAMPLE_LOSSES,
+    MEASUREMENTS,
+    RUNS,
+    STUDIES,
+    STUDY_RUNS,
+)
+from rankwise.ledger.studies import unknown_study
+from rankwise.ledger.writing import decode_array
+from rankwise.records import SiteAllocation
+
+RunIds = Select[tuple[str]]
+"""A query for the runs that are wanted."""
+
+_COPIED = tuple(column.name for column in RUNS.columns if column.name in {f.name for f in fields(RunRow)} - {"error"})
+"""Columns of `runs` that `RunRow` has under the same names and with the same meaning."""
+
+
+@dataclass
+class _Parts:
+    """What other tables hold about one run."""
+
+    sites: list[SiteAllocation] = field(default_factory=list)
+    training_curve: list[CurvePoint] = field(default_factory=list)
+    evaluations: list[RowMapping] = field(default_factory=list)
+    """In the order of their steps."""
+    test_arrays: defaultdict[int | None, dict[str, np.ndarray]] = field(default_factory=lambda: defaultdict(dict))
+    """By step, then by name."""
+
+
+def study_results(connection: Connection, study_name: str, *, with_details: bool) -> StudyResults:
+    row = connection.execute(select(STUDIES).where(STUDIES.c.name == study_name)).mappings().one_or_none()
+    if row is None:
+        raise unknown_study(connection, study_name)
+    return StudyResults(
+        name=study_name,
+        hypothesis=row["hypothesis"],
+        study=row["study"],
+        runs=_study_runs(connection, row["study"], study_name, with_details),
+        environment=_last_environment(connection, [study_name], math.inf),
+        chosen_learning_rates=row["chosen_learning_rates"],
+        data_summary=row["data_summary"],
+    )
+
+
+def _study_runs(
+    connection: Connection, study: Mapping[str, Any], study_name: str, with_details: bool
+) -> tuple[RunRow, ...]:
+    """In the order of the arms, tuning first, then by learning rate and seed."""
+    of_study = STUDY_RUNS.c.study == study_name
+    query = select(STUDY_RUNS.c.arm, STUDY_RUNS.c.purpose, RUNS).join(RUNS).where(of_study)
+    parts = _load_parts(connection, select(STUDY_RUNS.c.run_id).where(of_study), with_details)
+    rows = [_run_row(row, row["arm"], row["purpose"], parts[row["id"]]) for row in connection.execute(query).mappings()]
+    order = {arm["name"]: index for index, arm in enumerate(study["arms"])}
+    return tuple(sorted(rows, key=lambda r: (order[r.arm], r.purpose != "tuning", r.learning_rate, r.seed, r.id)))
+
+
+def one_run(connection: Connection, prefix: str) -> RunRow:
+    """The run whose id begins so, under the first of its names by `memberships`."""
+    matches = connection.scalars(select(RUNS.c.id).where(RUNS.c.id.startswith(prefix, autoescape=True)).limit(6)).all()
+    if len(matches) != 1:
+        place = f"ledger {describe(connection.engine.url)}"
+        if not matches:
+            raise LedgerError(
+                f"{place}: no run's id begins with {prefix!r}. `rankwise runs list` shows those it holds."
+            )
+        raise LedgerError(
+            f"{place}: {prefix!r} begins several ids ({', '.join(sorted(matches)[:5])}, …). Give more digits."
+        )
+    row = connection.execute(select(RUNS).where(RUNS.c.id == matches[0])).mappings().one()
+    parts = _load_parts(connection, select(RUNS.c.id).where(RUNS.c.id == matches[0]), with_details=True)
+    # A run that no study plans any more has no arm; its strategy is what can still be said.
+    _, arm, purpose = next(iter(memberships(connection, matches[0])), ("", row["strategy"], "report"))
+    return _run_row(row, arm, purpose, parts[matches[0]])
+
+
+def memberships(connection: Connection, run_id: str) -> list[tuple[str, str, str]]:
+    """Study, arm and purpose of every place that the run has."""
+    columns = (STUDY_RUNS.c.study, STUDY_RUNS.c.arm, STUDY_RUNS.c.purpose)
+    rows = connection.execute(select(*columns).where(STUDY_RUNS.c.run_id == run_id).order_by(*columns))
+    return [(study, arm, purpose) for study, arm, purpose in rows]
+
+
+def environment_of(connection: Connection, run_id: str) -> dict[str, str]:
+    """Of the session that claimed the run last: the newest one recorded before the claim; empty where none was."""
+    claimed_at = connection.scalar(select(RUNS.c.claimed_at).where(RUNS.c.id == run_id))
+    studies = [study for study, _, _ in memberships(connection, run_id)]
+    return _last_environment(connection, studies, claimed_at) if claimed_at is not None else {}
+
+
+def _last_environment(connection: Connection, studies: list[str], until: float) -> dict[str, str]:
+    query = select(ENVIRONMENTS.c.environment).where(ENVIRONMENTS.c.study.in_(studies))
+    if math.isfinite(until):
+        query = query.where(ENVIRONMENTS.c.recorded_at <= until)
+    return connection.scalars(query.order_by(ENVIRONMENTS.c.id.desc()).limit(1)).first() or {}
+
+
+def _run_row(row: RowMapping, arm: str, purpose: Any, parts: _Parts) -> RunRow:
+    validation = [evaluation for evaluation in parts.evaluations if evaluation["split"] == "validation"]
+    arrays = parts.test_arrays[_last_step(parts, "test")] if row["status"] == "finished" else {}
+    return RunRow(
+        **{name: row[name] for name in _COPIED},
+        arm=arm,
+        purpose=purpose,
+        error=_error(row),
+        sites=tuple(parts.sites),
+        scores=_scores(row["status"], parts),
+        example_loss_nats=arrays.get("example_loss_nats"),
+        example_answer_tokens=arrays.get("example_answer_tokens"),
+        training_curve=tuple(parts.training_curve),
+        validation_curve=tuple(CurvePoint(step=e["step"], value=_number(e["loss_nats"])) for e in validation),
+    )
+
+
+def _error(row: RowMapping) -> str | None:
+    return f"step {row['diverged_step']}: {row['diverged_cause']}" if row["status"] == "diverged" else row["error"]
+
+
+def _scores(status: str, parts: _Parts) -> dict[str, float]:
+    """Final scores are those of finished runs: half-trained and diverged ones would be mistaken for results."""
+    scores: dict[str, float] = {}
+    for evaluation in parts.evaluations:
+        split, loss = evaluation["split"], _number(evaluation["loss_nats"])
+        if split == "validation" and evaluation["step"] == 0:
+            scores["initial_validation_loss"] = loss
+        if status == "finished" and evaluation["step"] == _last_step(parts, split):
+            scores[f"{split}_loss"] = loss
+            scores[f"{split}_token_accuracy"] = _number(evaluation["token_accuracy"])
+            if split == "test":
+                scores["test_perplexity"] = float(np.exp(loss))
+    return scores
+
+
+def _last_step(parts: _Parts, split: str) -> int | None:
+    return max((e["step"] for e in parts.evaluations if e["split"] == split), default=None)
+
+
+def _number(value: float | None) -> float:
+    """SQLite has no NaN and stores NULL for it."""
+    return math.nan if value is None else value
+
+
+def _load_parts(connection: Connection, run_ids: RunIds, with_details: bool) -> defaultdict[str, _Parts]:
+    parts: defaultdict[str, _Parts] = defaultdict(_Parts)
+    of_runs = EVALUATIONS.c.run_id.in_(run_ids)
+    for row in connection.execute(select(EVALUATIONS).where(of_runs).order_by(EVALUATIONS.c.step)).mappings():
+        parts[row["run_id"]].evaluations.append(row)
+    if with_details:
+        _load_sites(connection, run_ids, parts)
+        _load_training_curves(connection, run_ids, parts)
+        _load_test_arrays(connection, run_ids, parts)
+    return parts
+
+
+def _load_sites(connection: Connection, run_ids: RunIds, parts: defaultdict[str, _Parts]) -> None:
+    query = select(ALLOCATIONS).where(ALLOCATIONS.c.run_id.in_(run_ids)).order_by(ALLOCATIONS.c.position)
+    for row in connection.execute(query).mappings():
+        columns = {name: value for name, value in row.items() if name not in ("run_id", "position")}
+        parts[row["run_id"]].sites.append(SiteAllocation(**columns))
+
+
+def _load_training_curves(connection: Connection, run_ids: RunIds, parts: defaultdict[str, _Parts]) -> None:
+    columns = (MEASUREMENTS.c.run_id, MEASUREMENTS.c.step, MEASUREMENTS.c.loss_nats)
+    query = select(*columns).where(MEASUREMENTS.c.run_id.in_(run_ids)).order_by(*columns[:2])
+    for run_id, step, loss_nats in connection.execute(query):
+        parts[run_id].training_curve.append(CurvePoint(step=step, value=_number(loss_nats)))
+
+
+def _load_test_arrays(connection: Connection, run_ids: RunIds, parts: defaultdict[str, _Parts]) -> None:
+    of_test = EXAMPLE_LOSSES.c.run_id.in_(run_ids) & (EXAMPLE_LOSSES.c.split == "test")
+    for row in connection.execute(select(EXAMPLE_LOSSES).where(of_test)).mappings():
+        array = decode_array(row["dtype"], row["shape"], row["data"])
+        parts[row["run_id"]].test_arrays[row["step"]][row["name"]] = array

@@ -1,0 +1,83 @@
+"""A study as the ledger knows it: plain values that comparison and reports read. No database, no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from rankwise.records import SiteAllocation
+
+RunStatus = Literal["pending", "running", "finished", "diverged", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePoint:
+    step: int
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRow:
+    """One run with everything a report may say about it. What was not measured is None."""
+
+    id: str
+    arm: str
+    """Name of the arm in this study."""
+    strategy: str
+    purpose: Literal["tuning", "report"]
+    learning_rate: float
+    seed: int
+    status: RunStatus
+    spec: Mapping[str, Any]
+    error: str | None = None
+    """Why it failed or diverged, with the step."""
+    params: int | None = None
+    budget_params: int | None = None
+    residual_params: int | None = None
+    sites: tuple[SiteAllocation, ...] = ()
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """`validation_loss`, `test_loss` (nats per answer token), `test_perplexity`, `test_token_accuracy`,
+    `validation_token_accuracy`, `initial_validation_loss` (before the first step)."""
+    example_loss_nats: np.ndarray | None = None
+    """Summed test loss of each example (num_examples,)."""
+    example_answer_tokens: np.ndarray | None = None
+    training_curve: tuple[CurvePoint, ...] = ()
+    """Training loss at each step."""
+    validation_curve: tuple[CurvePoint, ...] = ()
+    """Validation loss at each evaluation, step 0 included."""
+    steps: int | None = None
+    wall_s: float | None = None
+    probe_wall_s: float | None = None
+    peak_memory_bytes: int | None = None
+    predicted_memory_bytes: int | None = None
+    pack_slots: int | None = None
+    tokens: int | None = None
+    padding_tokens: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyResults:
+    """All that one ledger holds about one study."""
+
+    name: str
+    hypothesis: str
+    study: Mapping[str, Any]
+    """The resolved study as JSON (`Study.model_dump(mode="json")`)."""
+    runs: tuple[RunRow, ...]
+    environment: Mapping[str, str]
+    """Versions, device, processor and command of the last session that trained for this study."""
+    chosen_learning_rates: Mapping[str, float] = field(default_factory=dict)
+    """Per arm, where the choice has been made."""
+    data_summary: Mapping[str, Any] = field(default_factory=dict)
+    """Counts of the prepared data: per split examples and answer tokens, and what was excluded and why."""
+
+    def reported(self, arm: str) -> tuple[RunRow, ...]:
+        """The arm's runs on reported seeds, in seed order, whatever their status."""
+        rows = [run for run in self.runs if run.arm == arm and run.purpose == "report"]
+        return tuple(sorted(rows, key=lambda run: run.seed))
+
+    @property
+    def arm_names(self) -> tuple[str, ...]:
+        """In the order of the study file."""
+        return tuple(arm["name"] for arm in self.study["arms"])

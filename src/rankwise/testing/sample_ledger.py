@@ -1,0 +1,159 @@
+"""A small made-up study with its runs and all that training tells of them: for tests of what stores or reads a ledger.
+
+Every number is a fixed function of arm, seed and learning rate; nothing is trained.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from rankwise.allocation.rank_map import Scaling
+from rankwise.ledger import Ledger
+from rankwise.records import Evaluated, Record, RunAllocated, RunDiverged, RunFinished, SiteAllocation, Split, StepDone
+from rankwise.streams import stream
+from rankwise.study.config import Arm, BaseSettings, BudgetSettings, CompareSettings, DataSettings, Study, TrainSettings
+from rankwise.study.plan import report_runs, tuning_runs
+from rankwise.study.runs import Purpose, Run
+
+RATES = (1e-3, 3e-3)
+NUM_STEPS = 8
+NUM_EXAMPLES = 6
+RANKS = {"uniform": (4, 4), "linear_decay": (6, 2), "random": (3, 5)}
+"""Of the two sites, per strategy."""
+
+
+def sample_study(name: str = "sample", arms: Sequence[str] = ("uniform", "linear_decay", "random")) -> Study:
+    return Study(
+        name=name,
+        hypothesis="Where the ranks are makes a difference.",
+        arms=tuple(_arm(strategy) for strategy in arms),
+        seeds=(0, 1, 2),
+        tuning_seeds=(1000,),
+        compare=CompareSettings(),
+    )
+
+
+def _arm(strategy: str) -> Arm:
+    return Arm(
+        name=strategy,
+        strategy=strategy,
+        base=BaseSettings(),
+        data=DataSettings(),
+        targets="all-linear",
+        budget=BudgetSettings(rank=4),
+        train=TrainSettings(learning_rates=RATES),
+        scaling=Scaling(),
+        init="kaiming",
+        dropout=0.0,
+    )
+
+
+def sample_runs(study: Study, *, base_fingerprint: str = "base", rate: float = RATES[0]) -> list[tuple[Run, Purpose]]:
+    """Tuning runs, then reported ones at `rate`."""
+    fingerprints = {arm.name: (base_fingerprint, "data") for arm in study.arms}
+    chosen = {arm.name: rate for arm in study.arms}
+    planned = [*tuning_runs(study, fingerprints), *report_runs(study, chosen, fingerprints)]
+    return [(plan.run, plan.purpose) for plan in planned]
+
+
+def run_records(run: Run, *, score_test: bool = True) -> list[Record]:
+    """What a run that finishes tells."""
+    return [*_training_records(run, NUM_STEPS), *_final_scores(run, score_test), _finished(run, "finished", NUM_STEPS)]
+
+
+def diverged_records(run: Run, step: int = 5) -> list[Record]:
+    """What a run tells whose loss stops being finite at `step`."""
+    *before, last = _training_records(run, step)
+    assert isinstance(last, StepDone)
+    broken = StepDone(**{**vars(last), "loss_nats": float("nan"), "grad_norm": float("inf")})
+    diverged = RunDiverged(run_id=run.id, step=step, cause="the loss is not a number")
+    return [*before, broken, diverged, _finished(run, "diverged", step)]
+
+
+def write_sample(ledger: Ledger) -> Study:
+    """A study with a run in every state: all finished but the last arm's (diverged, failed, pending)."""
+    study = sample_study()
+    runs = sample_runs(study)
+    worker = "machine:1:0"  # the same everywhere, and of no machine
+    ledger.register_study(study, runs)
+    ledger.set_environment(study.name, {"torch": "2.13.0", "device": "cpu", "command": "rankwise study sample.yaml"})
+    ledger.set_data_summary(study.name, {"test": {"num_examples": NUM_EXAMPLES, "excluded": {"too_long": 1}}})
+    ledger.set_chosen_learning_rates(study.name, {arm.name: RATES[0] for arm in study.arms})
+    *finished, diverged, failed, _ = [run.id for run, _ in runs]
+    ledger.claim([*finished, diverged, failed], worker)
+    for run, purpose in runs[: len(finished)]:
+        ledger.write(run_records(run, score_test=purpose == "report"), worker)
+    ledger.write(diverged_records(runs[-3][0]), worker)
+    ledger.mark_failed(failed, "OutOfMemoryError: 43.1 GiB wanted")
+    return study
+
+
+def _training_records(run: Run, steps: int) -> Iterator[Record]:
+    """The allocation, the validation loss before training, and the steps."""
+    sites = tuple(_site(i, rank) for i, rank in enumerate(RANKS[run.arm.strategy]))
+    params = sum(site.params for site in sites)
+    yield RunAllocated(
+        run_id=run.id, sites=sites, budget_params=130, params=params, residual_params=130 - params, probe_wall_s=0.5
+    )
+    yield _evaluated(run, "validation", 0)
+    for step in range(1, steps + 1):
+        yield StepDone(
+            run_id=run.id,
+            step=step,
+            num_steps=NUM_STEPS,
+            loss_nats=3.0 / step + 0.1 * run.seed,
+            grad_norm=1.0 / step,
+            learning_rate=run.learning_rate * (1 - step / NUM_STEPS),
+            num_tokens=100 + step,
+        )
+
+
+def _site(index: int, rank: int) -> SiteAllocation:
+    return SiteAllocation(
+        site=f"model.layers.{index}.self_attn.q_proj",
+        kind="attention",
+        layer=index,
+        in_features=8,
+        out_features=8,
+        planned_rank=rank,
+        realised_rank=rank,
+        scale=16 / rank,
+        params=rank * 16,
+    )
+
+
+def _final_scores(run: Run, score_test: bool) -> list[Record]:
+    splits: list[Split] = ["validation", "test"] if score_test else ["validation"]
+    return [_evaluated(run, split, NUM_STEPS) for split in splits]
+
+
+def _evaluated(run: Run, split: Split, step: int) -> Evaluated:
+    tokens_E = np.arange(1, NUM_EXAMPLES + 1, dtype=np.int64)
+    ease_E = stream(run.seed, split, run.arm.strategy, step).uniform(0.9, 1.1, NUM_EXAMPLES)
+    loss_E = tokens_E * ease_E * (4.0 if step == 0 else 2.0)
+    return Evaluated(
+        run_id=run.id,
+        split=split,
+        step=step,
+        loss_nats=float(loss_E.sum() / tokens_E.sum()),
+        token_accuracy=0.25,
+        num_examples=NUM_EXAMPLES,
+        num_answer_tokens=int(tokens_E.sum()),
+        example_loss_nats=loss_E,
+        example_answer_tokens=tokens_E,
+        example_correct_tokens=tokens_E // 2,
+    )
+
+
+def _finished(run: Run, status: str, steps: int) -> RunFinished:
+    return RunFinished(
+        run_id=run.id,
+        status="finished" if status == "finished" else "diverged",
+        steps=steps,
+        wall_s=12.5,
+        peak_memory_bytes=300 * 2**20,
+        pack_slots=3,
+        predicted_memory_bytes=280 * 2**20,
+        tokens=100 * steps,
+        padding_tokens=steps,
+    )

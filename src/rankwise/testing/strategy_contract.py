@@ -1,0 +1,177 @@
+"""What every allocation strategy keeps. In a test of your own: `check_strategy(MyStrategy(first=2.0))`.
+
+Each check raises AssertionError with the strategy's name and what it broke. L = sites in forward order.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from itertools import product
+
+import numpy as np
+import yaml
+from pydantic import ValidationError
+
+from rankwise.allocation.allocate import allocate
+from rankwise.allocation.budget import resolve_budget
+from rankwise.allocation.rank_map import Scaling
+from rankwise.allocation.sites import Signal, Site, SiteKind, SiteView
+from rankwise.allocation.strategies.base import Strategy
+from rankwise.streams import stream
+
+_BLOCK: tuple[tuple[str, SiteKind, int, int], ...] = (
+    ("self_attn.q_proj", "attention", 64, 64),
+    ("self_attn.k_proj", "attention", 64, 32),
+    ("self_attn.o_proj", "attention", 64, 64),
+    ("mlp.up_proj", "mlp", 64, 172),
+    ("mlp.down_proj", "mlp", 172, 64),
+)
+
+
+def example_view(num_layers: int = 4, signal_of: Callable[[int], np.ndarray] | None = None) -> SiteView:
+    """A small decoder's sites with every signal there is.
+
+    Args:
+        num_layers: blocks of five sites; 0 for a single site.
+        signal_of: gives a signal's values for a number of sites; None: positive, all different, the same at each call.
+    """
+    sites = [
+        Site(name=f"model.layers.{layer}.{name}", kind=kind, layer=layer, in_features=wide, out_features=high)
+        for layer, (name, kind, wide, high) in product(range(max(1, num_layers)), _BLOCK)
+    ][: None if num_layers else 1]
+    make = signal_of or (lambda num: stream(0, "contract").lognormal(size=num))
+    return SiteView(sites=tuple(sites), signals={signal: _frozen(make(len(sites))) for signal in Signal})
+
+
+def check_strategy(strategy: Strategy) -> None:
+    """Runs every check on one configured strategy."""
+    for check in STRATEGY_CHECKS:
+        check(strategy)
+
+
+def says_what_it_is(strategy: Strategy) -> None:
+    """Its class and its file have a docstring of their own: the rule, and where it was published."""
+    kind = type(strategy)
+    _expect(bool(vars(kind).get("__doc__")), strategy, "its class has no docstring")
+    _expect(bool(sys.modules[kind.__module__].__doc__), strategy, "its file has no docstring")
+
+
+def gives_preferences(strategy: Strategy) -> None:
+    """One finite, non-negative number per site, not all zero: for one site and for many, whatever the signals say."""
+    signals = {"distinct": None, "zero": np.zeros, "equal": np.ones}
+    for num_layers, (told, signal_of) in product((0, 1, 2, 48), signals.items()):
+        view = example_view(num_layers, signal_of)
+        ideal_L = np.asarray(strategy.ideal_ranks(view))
+        place = f"with {len(view.sites)} sites and {told} signals"
+        _expect(ideal_L.shape == (len(view.sites),), strategy, f"gave shape {ideal_L.shape} {place}")
+        _expect(bool(np.isfinite(ideal_L).all()), strategy, f"gave a value that is not finite {place}")
+        _expect(bool((ideal_L >= 0).all()), strategy, f"gave a negative value {place}")
+        _expect(bool(ideal_L.any()), strategy, f"gave zero for all sites {place}")
+
+
+def spends_the_budget_within_bounds(strategy: Strategy) -> None:
+    """At any budget nothing more fits: the residual is below every component that a site could still take."""
+    view = example_view()
+    for rank, min_rank, max_rank in ((1, 1, None), (2, 0, 3), (8, 1, None), (8, 2, 12), (30, 1, None)):
+        budget = resolve_budget(view.sites, rank=rank)
+        rank_map = allocate(
+            strategy, view, budget_params=budget, scaling=Scaling(), min_rank=min_rank, max_rank=max_rank
+        )
+        bounds = [(site, min(site.max_rank, max_rank or site.max_rank)) for site in view.sites]
+        for got, (site, most) in zip(rank_map.ranks, bounds, strict=True):
+            _expect(min_rank <= got <= most, strategy, f"rank {got} at {site.name} is outside {min_rank} to {most}")
+        open_costs = [site.cost for got, (site, most) in zip(rank_map.ranks, bounds, strict=True) if got < most]
+        _expect(
+            0 <= rank_map.residual_params < min(open_costs, default=sys.maxsize),
+            strategy,
+            f"left {rank_map.residual_params} of {budget} parameters",
+        )
+
+
+def answers_the_same_each_time(strategy: Strategy) -> None:
+    """The same view gives the same answer, from this object, from an equal one, and after other views."""
+    twin = type(strategy).model_validate(strategy.model_dump(mode="json"))
+    first_L = strategy.ideal_ranks(example_view())
+    strategy.ideal_ranks(example_view(2))
+    for other in (strategy, twin):
+        _expect(np.array_equal(first_L, other.ideal_ranks(example_view())), strategy, "gave two answers to one view")
+
+
+def leaves_its_view_untouched(strategy: Strategy) -> None:
+    """Neither the view's arrays nor its sites change; the arrays are read-only here, so writing fails at once."""
+    view = example_view()
+    ideal_L = strategy.ideal_ranks(view)
+    _expect(view.sites == example_view().sites, strategy, "changed the sites of its view")
+    shares = any(np.shares_memory(ideal_L, values) for values in view.signals.values())
+    _expect(not shares, strategy, "gave an array of its view away as its answer; give a new one")
+
+
+def follows_a_reordering(strategy: Strategy) -> None:
+    """A site's preference does not depend on its place in the list: draws belong to site names, not to turns."""
+    view = example_view()
+    order = stream(0, "reordering").permutation(len(view.sites))
+    moved = SiteView(
+        sites=tuple(view.sites[i] for i in order),
+        signals={signal: _frozen(values[order]) for signal, values in view.signals.items()},
+    )
+    same = np.allclose(strategy.ideal_ranks(view)[order], strategy.ideal_ranks(moved), rtol=1e-12, atol=0)
+    _expect(same, strategy, "gave a site another preference when the sites came in another order")
+
+
+def asks_for_what_it_reads(strategy: Strategy) -> None:
+    """The signals that it requires are enough for it."""
+    view = example_view()
+    required = {signal: values for signal, values in view.signals.items() if signal in strategy.required_signals()}
+    try:
+        ideal_L = strategy.ideal_ranks(SiteView(sites=view.sites, signals=required))
+    except KeyError as error:
+        raise AssertionError(f"{type(strategy).__name__} reads {error}, which `needs` does not name.") from error
+    _expect(np.array_equal(ideal_L, strategy.ideal_ranks(view)), strategy, "reads signals that `needs` does not name")
+
+
+def round_trips_through_text(strategy: Strategy) -> None:
+    """Its settings survive JSON and YAML, so a stored study builds the same strategy again."""
+    settings = strategy.model_dump(mode="json")
+    for text, load in ((json.dumps(settings), json.loads), (yaml.safe_dump(settings), yaml.safe_load)):
+        again = type(strategy).model_validate(load(text))
+        _expect(again == strategy, strategy, f"became {again!r} after a round trip through {text!r}")
+
+
+def refuses_unknown_settings(strategy: Strategy) -> None:
+    """A misspelt setting is an error, never ignored."""
+    settings = {**strategy.model_dump(mode="json"), "no_such_setting": 1}
+    try:
+        type(strategy).model_validate(settings)
+    except ValidationError:
+        return
+    raise AssertionError(f"{type(strategy).__name__} accepted the setting no_such_setting; keep extra='forbid'.")
+
+
+def cannot_be_changed(strategy: Strategy) -> None:
+    """It is frozen, so it can be part of a run's identity."""
+    _expect(type(strategy).model_config.get("frozen") is True, strategy, "is not frozen")
+
+
+STRATEGY_CHECKS: Sequence[Callable[[Strategy], None]] = (
+    says_what_it_is,
+    gives_preferences,
+    spends_the_budget_within_bounds,
+    answers_the_same_each_time,
+    leaves_its_view_untouched,
+    follows_a_reordering,
+    asks_for_what_it_reads,
+    round_trips_through_text,
+    refuses_unknown_settings,
+    cannot_be_changed,
+)
+"""Every check, for a test that reports each by itself."""
+
+
+def _frozen(values: np.ndarray) -> np.ndarray:
+    values.flags.writeable = False
+    return values
+
+
+def _expect(kept: bool, strategy: Strategy, broken: str) -> None:
+    if not kept:
+        raise AssertionError(f"{type(strategy).__name__}: {broken}.")
