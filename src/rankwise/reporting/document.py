@@ -1,0 +1,177 @@
+"""RESULTS.md: verdict first, then the numbers behind it, then how they came about."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rankwise.ledger.results import StudyResults
+from rankwise.reporting.format import format_count
+from rankwise.reporting.markdown import bullets, code, code_block, details, escape, table
+from rankwise.reporting.style import FigureFiles
+from rankwise.reporting.tables import cost_table, evidence_table, main_table, runs_table, tuning_table
+from rankwise.reporting.values import StudyComparison
+from rankwise.reporting.verdicts import completeness, failures_section, verdict_section
+
+_SPLIT_COLUMNS = {"num_examples": "Examples", "num_tokens": "Tokens", "num_answer_tokens": "Answer tokens"}
+
+
+def render_results(
+    results: StudyResults, comparison: StudyComparison, figures: Sequence[FigureFiles], *, command: str | None
+) -> str:
+    """The whole document."""
+    by_name = {figure.name: _embed(figure) for figure in figures}
+    parts = [
+        f"# {escape(results.name)}\n",
+        completeness(comparison),
+        f"**Hypothesis.** {escape(results.hypothesis)}\n",
+        "## Verdict\n",
+        verdict_section(comparison),
+        by_name.get("differences", ""),
+        _warnings(comparison),
+        "## Results\n",
+        _results(comparison),
+        by_name.get("loss_against_params", ""),
+        "### Secondary scores and cost\n",
+        _costs(comparison),
+        _evidence(comparison),
+        "## Rank maps\n" if "rank_maps" in by_name else "",
+        by_name.get("rank_maps", ""),
+        "## Learning curves\n" if "learning_curves" in by_name else "",
+        by_name.get("learning_curves", ""),
+        _tuning(comparison),
+        by_name.get("tuning", ""),
+        "## Diverged and missing runs\n",
+        failures_section(comparison),
+        _data(results.data_summary),
+        _methods(comparison),
+        _environment(results.environment),
+        _reproduce(comparison, command),
+    ]
+    return "\n".join(part.strip("\n") + "\n" for part in parts if part)
+
+
+def _embed(figure: FigureFiles) -> str:
+    links = f"[PDF](figures/{figure.name}.pdf), [data](figures/{figure.name}.csv)"
+    title = figure.name.replace("_", " ")
+    return f"![{title}](figures/{figure.name}.png)\n\n*{escape(figure.caption)}* {links}\n"
+
+
+def _warnings(comparison: StudyComparison) -> str:
+    if not comparison.warnings:
+        return ""
+    return "## Warnings\n\n" + bullets(map(escape, comparison.warnings))
+
+
+def _results(comparison: StudyComparison) -> str:
+    notes = [
+        "Losses are nats per answer token of the test split; lower is better.",
+        "n: finished of declared seeds. Ranks and parameters are ranges where they differ between sites or runs.",
+    ]
+    if comparison.family:
+        notes += [
+            f"Difference: the arm minus {escape(comparison.baseline)}, paired by seed; negative is better. The test "
+            "loss's own interval contains what all arms share, so compare differences.",
+            f"p (Holm): two-sided, adjusted for {format_count(len(comparison.family), 'comparison')}. "
+            f"Practically the same: shown to differ by less than {comparison.equivalence_nats:g} nats.",
+        ]
+    return main_table(comparison) + "\n" + bullets(notes)
+
+
+def _costs(comparison: StudyComparison) -> str:
+    note = (
+        "Time is one run's share of its pack's, the probe included. Peak memory is that of the largest pack the arm's "
+        "runs were trained in, beside what was predicted for it. – is not measured, never zero.\n"
+    )
+    return f"{cost_table(comparison)}\n{note}"
+
+
+def _evidence(comparison: StudyComparison) -> str:
+    if not any(arm.difference for arm in comparison.arms):
+        return ""
+    notes = (
+        "p (equivalence): small where the difference is shown to be smaller than the equivalence margin.",
+        "Effect size: mean of the paired differences in their own standard deviations (Hedges' correction).",
+        "Improved: share of seeds on which the arm beat the baseline, ties counted half.",
+        "Detectable: the difference in nats that these seeds show with 80% power after adjustment.",
+        "Seeds to decide: how many would show a difference of the size seen, or of the margin if that is larger.",
+    )
+    return "### Evidence behind the verdicts\n\n" + evidence_table(comparison) + "\n" + bullets(notes)
+
+
+def _tuning(comparison: StudyComparison) -> str:
+    text = tuning_table(comparison)
+    if not text:
+        return "## Learning rates\n\nNothing was tuned: each arm has one learning rate.\n"
+    note = "Mean validation loss on the tuning seeds, which are not reported; bold: chosen. Test data chose nothing.\n"
+    return f"## Learning rates\n\n{text}\n{note}"
+
+
+def _data(summary: Mapping[str, Any]) -> str:
+    if not summary:
+        return ""
+    splits = {name: split for name, split in summary.get("splits", {}).items() if isinstance(split, Mapping)}
+    rows = ([escape(name), *(_count(split.get(key)) for key in _SPLIT_COLUMNS)] for name, split in splits.items())
+    counts = table(("Split", *_SPLIT_COLUMNS.values()), rows, "lrrr") if splits else ""
+    rest = bullets(f"{escape(key)}: {value}" for key, value in _flatten(summary) if not key.startswith("splits"))
+    return "## Data\n\n" + "\n".join(part for part in (counts, rest) if part)
+
+
+def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested counts as lines: {"excluded": {"over_long": 3}} -> ("excluded over long", "3")."""
+    for key, value in mapping.items():
+        name = f"{prefix}{key.removeprefix('num_').replace('_', ' ')}"
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{name} ")
+        elif not isinstance(value, (list, tuple)):
+            yield name, _count(value)
+
+
+def _count(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else "–" if value is None else escape(value)
+
+
+def _methods(comparison: StudyComparison) -> str:
+    """How each number was computed: method, n and level, as the statistics themselves state them."""
+    arms = comparison.arms
+    lines = (
+        f"Primary score: test loss in nats per answer token. Level {comparison.level:.0%}. {comparison.num_seeds} "
+        "declared seeds, paired: a seed is one data order and one draw of initial adapters, the same for every arm.",
+        *_named("Interval of the difference", {a.name: a.difference.estimate.method for a in arms if a.difference}),
+        *_named("Interval of the test loss", {a.name: a.test_loss.method for a in arms if a.test_loss}),
+        *_named("p", {a.name: a.difference.method for a in arms if a.difference}),
+        f"Declared family of Holm's adjustment: {escape(', '.join(comparison.family) or 'no comparison')}. "
+        "A comparison that cannot be made yet counts with p = 1.",
+        f"Equivalence margin: {comparison.equivalence_nats:g} nats.",
+        "Learning rates: chosen per arm by mean validation loss on tuning seeds that are not reported.",
+        "Only finished runs are in a mean. Diverged and missing ones are named; their seeds are left out of the pairs.",
+    )
+    return "## Methods\n\n" + bullets(lines)
+
+
+def _named(what: str, method_of: Mapping[str, str]) -> Iterator[str]:
+    """One line a method; the arms are named where not all share it."""
+    methods = list(dict.fromkeys(method_of.values()))
+    for method in methods:
+        arms = ", ".join(escape(arm) for arm, used in method_of.items() if used == method)
+        yield f"{what}{f' ({arms})' if len(methods) > 1 else ''}: {escape(method)}."
+
+
+def _environment(environment: Mapping[str, str]) -> str:
+    if not environment:
+        return ""
+    rows = ((escape(key.replace("_", " ")), escape(value)) for key, value in sorted(environment.items()))
+    return "## Environment\n\n" + table(("What", "Value"), rows, "ll")
+
+
+def _reproduce(comparison: StudyComparison, command: str | None) -> str:
+    text = "## How to reproduce\n\n"
+    if command:
+        text += code_block(command) + "\n"
+    text += (
+        "A run's id is the hash of everything that can change its result: the same id is the same run. "
+        "All numbers of this page at full precision: [comparison.json](comparison.json).\n\n"
+    )
+    tuning = sorted({run_id for arm in comparison.arms for point in arm.tuning for run_id in point.run_ids})
+    text += details("Reported runs, by arm and seed", runs_table(comparison))
+    if tuning:
+        text += "\n" + details("Tuning runs", " ".join(map(code, tuning)) + "\n")
+    return text

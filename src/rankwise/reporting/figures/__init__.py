@@ -1,0 +1,27 @@
+"""The figures of a report. Each function draws one, writes it as PNG, PDF and CSV, and returns what it wrote.
+
+It returns None, and writes nothing, where there is nothing to show.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from rankwise.ledger.results import StudyResults
+from rankwise.reporting.figures.differences import draw_differences
+from rankwise.reporting.figures.learning_curves import draw_learning_curves
+from rankwise.reporting.figures.loss_against_params import draw_loss_against_params
+from rankwise.reporting.figures.rank_maps import draw_rank_maps
+from rankwise.reporting.figures.tuning import draw_tuning
+from rankwise.reporting.style import FigureFiles
+from rankwise.reporting.values import StudyComparison
+
+FIGURES: dict[str, Callable[[StudyResults, StudyComparison, Path], FigureFiles | None]] = {
+    "differences": draw_differences,
+    "loss_against_params": draw_loss_against_params,
+    "rank_maps": draw_rank_maps,
+    "learning_curves": draw_learning_curves,
+    "tuning": draw_tuning,
+}
+"""Name of the files -> the function that draws them."""
+
+__all__ = ["FIGURES"]

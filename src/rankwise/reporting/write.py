@@ -1,0 +1,110 @@
+"""Write a report: RESULTS.md, its figures with their data, and every number as JSON; all of it or nothing."""
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from rankwise.errors import ReportError
+from rankwise.ledger.results import StudyResults
+from rankwise.reporting.comparison import compare_arms
+from rankwise.reporting.document import render_results
+from rankwise.reporting.figures import FIGURES
+from rankwise.reporting.markdown import plain
+from rankwise.reporting.style import FigureFiles
+from rankwise.reporting.values import StudyComparison
+from rankwise.reporting.verdicts import completeness, verdict_section
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportFiles:
+    """Where a report was written."""
+
+    results: Path
+    """RESULTS.md."""
+    comparison: Path
+    """comparison.json: every number of the report."""
+    figures: tuple[FigureFiles, ...]
+    verdict: str
+    """The answer in words, for a terminal."""
+
+
+def write_report(results: StudyResults, out: Path, *, command: str | None = None) -> ReportFiles:
+    """Compare the arms and write the report into the folder `out`, over an earlier one.
+
+    `command` is what reproduces the study; None: the one that the ledger remembers. Works on unfinished studies, too,
+    and says what they lack.
+
+    Raises ReportError where the folder cannot be written; what was there before is then unchanged.
+    """
+    comparison = compare_arms(results)
+    with _staged(out) as staging:
+        (staging / "figures").mkdir()
+        drawn = [draw(results, comparison, staging / "figures") for draw in FIGURES.values()]
+        figures = tuple(replace(files, folder=out / "figures") for files in drawn if files)
+        command = command or results.environment.get("command")
+        text = render_results(results, comparison, figures, command=command)
+        (staging / "RESULTS.md").write_text(text, encoding="utf-8")
+        (staging / "comparison.json").write_text(comparison_json(comparison), encoding="utf-8")
+        _publish(staging, out)
+    return ReportFiles(
+        results=out / "RESULTS.md",
+        comparison=out / "comparison.json",
+        figures=figures,
+        verdict=plain(f"{completeness(comparison)}\n\n{verdict_section(comparison)}").strip(),
+    )
+
+
+def comparison_json(comparison: StudyComparison) -> str:
+    """The comparison as one JSON document; what is missing or not a number is null."""
+    return json.dumps(comparison_dict(comparison), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def comparison_dict(comparison: StudyComparison) -> dict[str, Any]:
+    document = _plain(asdict(comparison))
+    assert isinstance(document, dict)
+    return document
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case float() if not math.isfinite(value):
+            return None
+    return value
+
+
+@contextmanager
+def _staged(out: Path) -> Iterator[Path]:
+    """A folder beside the final files, on the same disk, that is gone afterwards whatever happens."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".report-", dir=out) as staging:
+            yield Path(staging)
+    except OSError as error:
+        raise ReportError(
+            f"{out}: the report cannot be written ({error.strerror or error}). Name a folder that can be written, or "
+            "make room on the disk, and give the same command again; the ledger holds everything it needs."
+        ) from error
+
+
+def _publish(staging: Path, out: Path) -> None:
+    """Move finished files to their places, RESULTS.md last, so that it never shows a figure that is not there yet."""
+    figures = out / "figures"
+    figures.mkdir(exist_ok=True)
+    new = {path.name: path for path in sorted((staging / "figures").iterdir())}
+    for path in new.values():
+        path.replace(figures / path.name)
+    for name in ("comparison.json", "RESULTS.md"):
+        (staging / name).replace(out / name)
+    for name, suffix in product(FIGURES, (".png", ".pdf", ".csv")):
+        if name + suffix not in new:  # an earlier report's, which the new page no longer shows
+            (figures / f"{name}{suffix}").unlink(missing_ok=True)

@@ -1,0 +1,100 @@
+import json
+import re
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from rankwise.cli.main import ErrorReportingGroup, options
+from rankwise.cli.report import report
+from rankwise.ledger import open_ledger
+from rankwise.reporting import write
+from rankwise.reporting.figures import FIGURES
+from rankwise.study.load import resolved_json
+from rankwise.testing.sample_ledger import write_sample
+
+
+@pytest.fixture
+def app():
+    """The real root with this command alone."""
+    alone = typer.Typer(cls=ErrorReportingGroup, pretty_exceptions_enable=False)
+    alone.callback()(options)
+    alone.command()(report)
+    return alone
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """A ledger with a sample study in the working directory, and the folder of its results."""
+    monkeypatch.setattr(write, "FIGURES", {"differences": FIGURES["differences"]})  # one is enough here
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RANKWISE_LEDGER", "sqlite:///sample.db")
+    with open_ledger() as ledger:
+        study = write_sample(ledger)
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "study.resolved.json").write_text(resolved_json(study), encoding="utf-8")
+    return study
+
+
+def invoke(app, *args):
+    return CliRunner().invoke(app, ["report", *args])
+
+
+def test_a_results_folder_gets_the_report_of_its_study(app, study, tmp_path):
+    result = invoke(app, "mine")
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "mine" / "RESULTS.md").read_text(encoding="utf-8")
+    assert text.startswith(f"# {study.name}\n")
+    assert "rankwise study sample.yaml" in text  # the command that the ledger remembers
+    assert (tmp_path / "mine" / "figures" / "differences.pdf").is_file()
+    assert "not told apart from uniform" in " ".join(result.stdout.split())
+    assert "mine/RESULTS.md" in result.stdout
+
+
+def test_json_is_one_document_and_nothing_else(app, study, tmp_path):
+    result = invoke(app, "mine", "--json")
+    document = json.loads(result.stdout)
+    assert document == json.loads((tmp_path / "mine" / "comparison.json").read_text(encoding="utf-8"))
+    assert [arm["name"] for arm in document["arms"]] == [arm.name for arm in study.arms]
+
+
+def test_a_name_is_looked_up_in_the_ledger_and_written_below_results(app, study, tmp_path):
+    assert invoke(app, study.name).exit_code == 0
+    assert (tmp_path / "results" / study.name / "RESULTS.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("resolved", "words"),
+    [
+        (None, ["empty holds no study.resolved.json", "rankwise study"]),
+        ("{", ["study.resolved.json is not a resolved study", "JSONDecodeError"]),
+        ("[]", ["is not a resolved study"]),
+        ('{"name": 3}', ["the name is 3"]),
+    ],
+)
+def test_a_folder_that_is_no_results_folder_is_refused(app, study, tmp_path, resolved, words):
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    if resolved is not None:
+        (folder / "study.resolved.json").write_text(resolved)
+    before = sorted(folder.iterdir())
+    result = invoke(app, "empty")
+    assert result.exit_code == 2
+    assert all(word in result.stderr for word in words), result.stderr
+    assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize(("place", "word"), [("no/such", "there is no such folder"), ("nothing", "nothing")])
+def test_an_unknown_study_is_refused(app, study, tmp_path, place, word):
+    result = invoke(app, place)
+    assert result.exit_code == 2
+    assert re.search(word, result.stderr)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_missing_ledger_is_not_made(app, study, tmp_path):
+    result = invoke(app, "mine", "--ledger", "other.db")
+    assert result.exit_code == 2
+    assert "other.db" in result.stderr
+    assert not (tmp_path / "other.db").exists()
