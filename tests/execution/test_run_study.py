@@ -88,7 +88,9 @@ def test_the_learning_rate_is_the_best_on_validation_loss_of_the_tuning_seeds(
 ) -> None:
     results, _ = finished
     for arm in ("uniform", "linear_decay"):
-        tuned = {r.learning_rate: r.scores["validation_loss"] for r in results.runs if (r.arm, r.purpose) == (arm, "tuning")}
+        tuned = {
+            r.learning_rate: r.scores["validation_loss"] for r in results.runs if (r.arm, r.purpose) == (arm, "tuning")
+        }
         assert results.chosen_learning_rates[arm] == min(tuned, key=tuned.__getitem__)
         assert {r.learning_rate for r in results.reported(arm)} == {results.chosen_learning_rates[arm]}
     assert results.chosen_learning_rates["empirical"] == 3e-3
@@ -97,7 +99,8 @@ def test_the_learning_rate_is_the_best_on_validation_loss_of_the_tuning_seeds(
 def test_the_probe_is_charged_to_the_run_that_needed_it(finished: tuple[StudyResults, Path]) -> None:
     results, _ = finished
     for row in results.runs:
-        assert row.probe_wall_s is not None and row.wall_s is not None
+        assert row.probe_wall_s is not None
+        assert row.wall_s is not None
         assert (row.probe_wall_s > 0) == (row.arm == "empirical")
         assert row.wall_s > row.probe_wall_s
 

@@ -69,15 +69,15 @@ def test_a_resumed_training_ends_with_the_same_weights(corpus: Path, tmp_path: P
     whole = fresh()
     pretrain(whole, windows, tmp_path / "whole", lambda *_: None)
 
-    class Stopped(Exception):
+    class StoppedError(Exception):
         pass
 
     def stop_at_five(step: int, _loss: float, _speed: float) -> None:
         if step == 5:
-            raise Stopped
+            raise StoppedError
 
     first = fresh()
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         pretrain(first, windows, tmp_path / "parts", stop_at_five)
     first.save(tmp_path / "parts")
     second = fresh()

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from peft import get_peft_model
-from tests.tiny import allocated, templated_data, tiny_base, tiny_data, tiny_llama, tiny_runs
 from transformers import get_scheduler
 
 from rankwise.lora.pack import AdapterPack
 from rankwise.records import AdapterTrained, Evaluated, Record, RunAllocated, RunDiverged, RunFinished, StepDone
 from rankwise.training.engine import AllocatedRun, EngineOptions, train_pack
 from rankwise.training.order import BatchOrder
+from tests.tiny import allocated, templated_data, tiny_base, tiny_data, tiny_llama, tiny_runs
 
 MIXED_ARMS = (
     "uniform",
@@ -101,9 +101,7 @@ def _train_with_peft(allocated_run: AllocatedRun) -> list[float]:
 def _slot_plan(allocated_run: AllocatedRun):
     from rankwise.lora.pack import SlotPlan
 
-    return SlotPlan(
-        rank_map=allocated_run.rank_map, init=allocated_run.run.arm.init, seed=allocated_run.run.seed
-    )
+    return SlotPlan(rank_map=allocated_run.rank_map, init=allocated_run.run.arm.init, seed=allocated_run.run.seed)
 
 
 def test_a_diverged_slot_changes_no_bit_of_its_neighbours() -> None:
@@ -164,9 +162,7 @@ def test_a_stopped_pack_resumes_to_the_same_losses(stop_after: int, tmp_path: Pa
     path = tmp_path / "pack.checkpoint"
     calls = itertools.count()
     first = list(
-        itertools.chain(
-            *train_pack(tiny_base(), runs, checkpoint=path, should_stop=lambda: next(calls) >= stop_after)
-        )
+        itertools.chain(*train_pack(tiny_base(), runs, checkpoint=path, should_stop=lambda: next(calls) >= stop_after))
     )
     second = list(itertools.chain(*train_pack(tiny_base(), runs, checkpoint=path)))
     for run in runs:
@@ -196,7 +192,9 @@ def test_the_base_is_bit_identical_after_training() -> None:
 
 
 def test_dropout_is_the_runs_own_in_any_pack() -> None:
-    runs = allocated(tiny_base(), tiny_runs(["{strategy: uniform, dropout: 0.3}", "{strategy: linear_decay, dropout: 0.1}"]))
+    runs = allocated(
+        tiny_base(), tiny_runs(["{strategy: uniform, dropout: 0.3}", "{strategy: linear_decay, dropout: 0.1}"])
+    )
     without = allocated(tiny_base(), tiny_runs(["uniform"]))
     packed, solo = train(runs), train(runs[1:])
     np.testing.assert_allclose(losses(packed, runs[1].run.id), losses(solo, runs[1].run.id), atol=1e-6, rtol=0)

@@ -81,7 +81,9 @@ def _context_tokens(model: PreTrainedModel) -> int:
     return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31)
 
 
-def _active_rows(pack: AdapterPack | None, slots: list[int] | None, device: torch.device) -> AbstractContextManager[None]:
+def _active_rows(
+    pack: AdapterPack | None, slots: list[int] | None, device: torch.device
+) -> AbstractContextManager[None]:
     if pack is None:
         return nullcontext()
     return pack.active_rows(torch.tensor(slots, device=device))

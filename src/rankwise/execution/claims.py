@@ -2,8 +2,9 @@
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+from rankwise.errors import LedgerError
 from rankwise.ledger import Ledger
 
 HEARTBEAT_EVERY_S = 20.0
@@ -16,7 +17,9 @@ def heartbeats(ledger: Ledger, run_ids: Sequence[str], worker: str) -> Iterator[
 
     def beat() -> None:
         while not done.wait(HEARTBEAT_EVERY_S):
-            ledger.heartbeat(run_ids, worker)
+            # A ledger that cannot be reached now is the next write's to report, from the thread that trains.
+            with suppress(LedgerError):
+                ledger.heartbeat(run_ids, worker)
 
     thread = threading.Thread(target=beat, name="rankwise-heartbeat", daemon=True)
     thread.start()

@@ -67,9 +67,9 @@ def _expected(study: Study, earlier: StudyResults | None, num_comparisons: int) 
         median(spreads), len(study.seeds), level=study.compare.level, power=POWER, num_comparisons=num_comparisons
     )
     return found.difference, (
-        f"A true difference of {found.difference:.4f} nats is found with {POWER:.0%} power, judged by the study of this "
-        f"name in the ledger (standard deviation of its paired differences {found.sd_of_differences:.4f} nats, median "
-        f"of {len(spreads)} comparisons)."
+        f"A true difference of {found.difference:.4f} nats is found with {POWER:.0%} power, judged by the study of "
+        "this name in the ledger (standard deviation of its paired differences "
+        f"{found.sd_of_differences:.4f} nats, median of {len(spreads)} comparisons)."
     )
 
 

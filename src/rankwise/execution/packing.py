@@ -24,6 +24,7 @@ class SizedRun:
     shape: ModelShape
     data: PreparedData
     micro_tokens: int
+    eval_tokens: int
     on_host: bool
 
     @property
@@ -38,9 +39,16 @@ class SizedRun:
         return max(len(example.input_ids) for example in (*self.data.train, *self.data.validation, *self.data.test))
 
     @property
+    def own_frac(self) -> float:
+        """Share of the training tokens that are computed for each row, not once for a prefix."""
+        total = sum(example.num_tokens for example in self.data.train)
+        return 1 - sum(example.num_shared_tokens for example in self.data.train) / total
+
+    @property
     def answer_frac(self) -> float:
-        total = sum(len(example.input_ids) for example in self.data.train)
-        return sum(len(example.input_ids) - example.num_prompt_tokens for example in self.data.train) / total
+        """Share of the rows' own tokens that are answer tokens."""
+        own = sum(example.num_tokens - example.num_shared_tokens for example in self.data.train)
+        return sum(example.num_answer_tokens for example in self.data.train) / own
 
 
 def estimate_memory(runs: Sequence[SizedRun]) -> MemoryEstimate:
@@ -50,6 +58,8 @@ def estimate_memory(runs: Sequence[SizedRun]) -> MemoryEstimate:
         [run.rank_map for run in runs],
         micro_tokens=runs[0].micro_tokens,
         longest_tokens=max(run.longest_tokens for run in runs),
+        eval_tokens=runs[0].eval_tokens,
+        own_frac=min(run.own_frac for run in runs),
         answer_frac=max(run.answer_frac for run in runs),
         on_host=runs[0].on_host,
     )

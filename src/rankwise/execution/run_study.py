@@ -1,8 +1,5 @@
 """One study from plan to finished ledger: tune, choose, train, all resumable at any point."""
 
-import os
-import secrets
-import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -20,7 +17,7 @@ from rankwise.execution.packing import SizedRun, cut_packs
 from rankwise.execution.sizing import available_bytes, size_runs
 from rankwise.execution.tuning import choose_learning_rates
 from rankwise.execution.workbench import Workbench
-from rankwise.ledger import Ledger
+from rankwise.ledger import Ledger, worker_name
 from rankwise.ledger.results import StudyResults
 from rankwise.lora.peft_folder import write_peft_folder
 from rankwise.models.host_memory import keep_freed_memory
@@ -84,7 +81,7 @@ class _StudyRun:
         self.should_stop = should_stop
         self.bench = Workbench()
         self.checkpoints = CheckpointFolder(options.out / "checkpoints")
-        self.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.worker = worker_name()
         self.failed: dict[str, str] = {}
 
     def run(self) -> StudyResults:
@@ -132,9 +129,12 @@ class _StudyRun:
 
     def _train_next(self, pending: Sequence[SizedRun]) -> None:
         """Claim one pack and train it: one with a checkpoint first, else the first of a fresh plan."""
-        pack = self._resumable(pending) or cut_packs(
-            pending, limit_bytes=self.options.memory_bytes or available_bytes(), max_slots=self.options.max_slots
-        )[0]
+        pack = (
+            self._resumable(pending)
+            or cut_packs(
+                pending, limit_bytes=self.options.memory_bytes or available_bytes(), max_slots=self.options.max_slots
+            )[0]
+        )
         ids = [run.planned.run.id for run in pack.items]
         owned = self.ledger.claim(ids, self.worker)
         if len(owned) < len(ids):  # another worker was faster; what is left is planned anew
@@ -161,7 +161,7 @@ class _StudyRun:
             self._train_once(pack)
         except (StudyStopped, LedgerError, AdapterError):
             raise  # nothing to do with these runs: asked to stop, or there is nowhere to keep a result
-        except Exception as error:  # noqa: BLE001 - recorded per run and raised at the end; the other packs go on
+        except Exception as error:
             if _is_out_of_memory(error) and len(pack.items) > 1:
                 self._train_halves(pack)
             else:
@@ -198,17 +198,19 @@ class _StudyRun:
     def _allocate(self, run: SizedRun) -> AllocatedRun:
         plan = run.planned
         allocator = self.bench.allocator(plan.run.arm.base)
-        return allocator.allocate(plan.run, run.data, score_test=plan.purpose == "report")
+        return allocator.allocate(plan.run, run.data)
 
     def _store(self, records: Sequence[Record], runs: Sequence[AllocatedRun]) -> None:
         """Adapters first: a run that the ledger calls finished has its adapter on disk."""
         by_id = {run.run.id: run for run in runs}
         for record in records:
-            if isinstance(record, AdapterTrained) and by_id[record.run_id].score_test:
+            if isinstance(record, AdapterTrained) and by_id[record.run_id].run.scores_test:
                 run = by_id[record.run_id]
                 folder = self.options.out / "adapters" / record.run_id
                 base_name = run.run.arm.base.model
-                write_peft_folder(folder, run.rank_map, record.tensors, base_name=base_name, dropout=run.run.arm.dropout)
+                write_peft_folder(
+                    folder, run.rank_map, record.tensors, base_name=base_name, dropout=run.run.arm.dropout
+                )
         self.ledger.write(records, self.worker)
         self.observer.records(records)
 
@@ -224,8 +226,8 @@ def _describe_failures(failed: dict[str, str], sized: dict[str, SizedRun]) -> st
     run_id, error = next(iter(failed.items()))
     arm = sized[run_id].planned.run.arm.name
     return (
-        f"{len(failed)} of {len(sized)} runs failed; the first is {run_id} (arm {arm}): {error}. "
-        "The finished ones are kept; `rankwise runs list` names them all, and the same command tries the failed ones again."
+        f"{len(failed)} of {len(sized)} runs failed; the first is {run_id} (arm {arm}): {error}. The finished ones are "
+        "kept; `rankwise runs list` names them all, and the same command tries the failed ones again."
     )
 
 

@@ -58,5 +58,6 @@ def _size(plan: PlannedRun, bench: Workbench, engine: EngineOptions) -> SizedRun
         ),
         data=bench.data(arm),
         micro_tokens=engine.micro_tokens,
+        eval_tokens=engine.eval_tokens,
         on_host=base.device.type != "cuda",
     )

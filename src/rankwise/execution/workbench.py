@@ -29,12 +29,8 @@ class BaseShape:
     num_params: int
     """Of the unquantized model; tied weights count once."""
 
-    @property
-    def num_block_params(self) -> int:
-        """Weights that every token is multiplied with: all matrices but embeddings and the output head."""
-        left_out = {self.model.get_output_embeddings()}
-        modules = [m for m in self.model.modules() if not isinstance(m, nn.Embedding) and m not in left_out]
-        return sum(p.numel() for module in modules for p in module.parameters(recurse=False) if p.ndim > 1)
+    num_block_params: int
+    """Weights that every token is multiplied with: all matrices but embeddings and the output head."""
 
 
 @dataclass
@@ -60,7 +56,11 @@ class Workbench:
             resolved = resolve_settings(settings, device)
             model = load_skeleton(resolved)
             self._shapes[settings] = BaseShape(
-                model=model, settings=resolved, device=device, num_params=model.num_parameters()
+                model=model,
+                settings=resolved,
+                device=device,
+                num_params=model.num_parameters(),
+                num_block_params=_count_block_params(model),
             )
         return self._shapes[settings]
 
@@ -78,3 +78,9 @@ class Workbench:
 
     def fingerprints(self, study: Study) -> Fingerprints:
         return {arm.name: (fingerprint_base(arm.base), self.data(arm).fingerprint) for arm in study.arms}
+
+
+def _count_block_params(model: PreTrainedModel) -> int:
+    head = model.get_output_embeddings()
+    modules = [module for module in model.modules() if module is not head and not isinstance(module, nn.Embedding)]
+    return sum(p.numel() for module in modules for p in module.parameters(recurse=False) if p.ndim > 1)

@@ -131,19 +131,7 @@ class AdapterPack:
     def _audit_slot(self, slot: int) -> Iterator[SiteAllocation]:
         rank_map = self.plans[slot].rank_map
         for site, planned, scale in zip(rank_map.sites, rank_map.ranks, rank_map.scales, strict=True):
-            layer = self._model.get_submodule(site.name)
-            if not isinstance(layer, PackedLinear):
-                raise AuditError(f"{site.name}: planned rank {planned}, but the layer carries no adapter.")
-            gate_R = layer.site.gate_KR[slot].float()
-            drawn_R = layer.site.down_KRD[slot].ne(0).any(dim=1)
-            realised = int((gate_R.ne(0) & drawn_R).sum())
-            expected_R = torch.zeros_like(gate_R)
-            expected_R[:planned] = torch.tensor(scale, dtype=layer.site.gate_KR.dtype).float()
-            if realised != planned or not torch.equal(gate_R, expected_R):
-                raise AuditError(
-                    f"{site.name}: planned rank {planned} at scale {scale:g}, realised rank {realised} at "
-                    f"{gate_R[gate_R != 0].unique().tolist()}. The run is not trained."
-                )
+            realised = self._realised_rank(slot, site.name, planned, scale)
             yield SiteAllocation(
                 site=site.name,
                 kind=site.kind,
@@ -155,6 +143,24 @@ class AdapterPack:
                 scale=scale,
                 params=realised * site.cost,
             )
+
+    def _realised_rank(self, slot: int, name: str, planned: int, scale: float) -> int:
+        layer = self._model.get_submodule(name)
+        if not isinstance(layer, PackedLinear):
+            if planned:
+                raise AuditError(f"{name}: planned rank {planned}, but the layer carries no adapter.")
+            return 0  # no slot adapts this site
+        gate_R = layer.site.gate_KR[slot].float()
+        drawn_R = layer.site.down_KRD[slot].ne(0).any(dim=1)
+        realised = int((gate_R.ne(0) & drawn_R).sum())
+        expected_R = torch.zeros_like(gate_R)
+        expected_R[:planned] = torch.tensor(scale, dtype=layer.site.gate_KR.dtype).float()
+        if realised != planned or not torch.equal(gate_R, expected_R):
+            raise AuditError(
+                f"{name}: planned rank {planned} at scale {scale:g}, realised rank {realised} at "
+                f"{gate_R[gate_R != 0].unique().tolist()}. The run is not trained."
+            )
+        return realised
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ A multiply-add counts as two. Only matrix products count; norms, activations, th
 they take shows in the share of the matrix-product speed that a training step reaches.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rankwise.data.examples import TokenizedExample
@@ -13,21 +13,29 @@ from rankwise.packing.memory import ModelShape
 
 @dataclass(frozen=True, kw_only=True)
 class TokenCounts:
-    """What the operations of a split depend on."""
+    """What the operations of a slot's passes over its rows depend on."""
 
     num_tokens: int
+    """Computed ones: a prefix that rows of a pass share counts once."""
     num_answer_tokens: int
     num_token_pairs: int
-    """Sum of squared lengths: each token's score against each of its row, as plain matrix products compute them."""
+    """Attention scores, as plain matrix products compute them: each computed token against all of its row."""
 
     @classmethod
-    def of(cls, examples: Iterable[TokenizedExample]) -> "TokenCounts":
-        counted = [(example.num_tokens, example.num_answer_tokens) for example in examples]
-        return cls(
-            num_tokens=sum(tokens for tokens, _ in counted),
-            num_answer_tokens=sum(answers for _, answers in counted),
-            num_token_pairs=sum(tokens**2 for tokens, _ in counted),
-        )
+    def of(cls, passes: Iterable[Sequence[TokenizedExample]], *, share_prefixes: bool) -> "TokenCounts":
+        """Count the rows of each pass: of an optimizer step, or of a whole split that is scored."""
+        num_tokens = num_answer_tokens = num_token_pairs = 0
+        for rows in passes:
+            prefixes = set()
+            for row in rows:
+                num_shared = row.num_shared_tokens if share_prefixes else 0
+                prefixes.add(tuple(row.input_ids[:num_shared].tolist()))
+                num_tokens += row.num_tokens - num_shared
+                num_token_pairs += (row.num_tokens - num_shared) * row.num_tokens
+                num_answer_tokens += row.num_answer_tokens
+            num_tokens += sum(map(len, prefixes))
+            num_token_pairs += sum(len(prefix) ** 2 for prefix in prefixes)
+        return cls(num_tokens=num_tokens, num_answer_tokens=num_answer_tokens, num_token_pairs=num_token_pairs)
 
 
 def count_training_flops(

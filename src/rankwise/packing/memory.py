@@ -72,6 +72,7 @@ class MemoryEstimate:
     gradients: int
     optimizer: int
     activations: int
+    prefixes: int
     logits: int
 
     @property
@@ -88,6 +89,8 @@ def predict_memory(
     *,
     micro_tokens: int,
     longest_tokens: int,
+    eval_tokens: int = 0,
+    own_frac: float = 1.0,
     answer_frac: float = 1.0,
     on_host: bool = True,
 ) -> MemoryEstimate:
@@ -96,7 +99,9 @@ def predict_memory(
     Args:
         micro_tokens: Padded tokens of one forward and backward pass.
         longest_tokens: Length of the longest row; a single row may exceed `micro_tokens`.
-        answer_frac: Share of tokens that are answer tokens, for which logits are computed.
+        eval_tokens: Padded tokens of one scoring pass.
+        own_frac: Share of a row's tokens that it does not share with others; the rest are prefixes computed apart.
+        answer_frac: Share of a row's own tokens that are answer tokens, for which logits are computed.
         on_host: Whether the process's own memory counts (it does not on CUDA).
     """
     tokens = max(micro_tokens, longest_tokens)
@@ -114,8 +119,16 @@ def predict_memory(
         gradients=adapter_bytes,
         optimizer=2 * adapter_bytes,
         activations=tokens * shape.num_layers * per_token_and_layer * shape.compute_bytes,
+        prefixes=_prefix_bytes(shape, max(tokens, eval_tokens), own_frac),
         logits=int(tokens * answer_frac) * shape.vocab_size * FLOAT32_BYTES * _LOGIT_TERMS,
     )
+
+
+def _prefix_bytes(shape: ModelShape, own_tokens: int, own_frac: float) -> int:
+    """Keys and values of all layers for rows that continue shared prefixes: prefix and own tokens in one tensor."""
+    if own_frac == 1:
+        return 0
+    return int(own_tokens / own_frac) * 2 * shape.hidden_size * shape.num_layers * shape.compute_bytes
 
 
 def padded_params(rank_maps: Sequence[RankMap]) -> int:

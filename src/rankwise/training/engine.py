@@ -46,7 +46,7 @@ class EngineOptions:
 
     micro_tokens: int = 2048
     """Padded tokens of one forward and backward pass."""
-    eval_tokens: int = 8192
+    eval_tokens: int = 4096
     """Padded tokens of one scoring pass."""
     checkpoint_every_s: float = 60.0
     share_prefixes: bool = True

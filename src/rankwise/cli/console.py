@@ -1,0 +1,32 @@
+"""The two consoles of the command line: results on standard output, what is only for a person on the other."""
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+console = Console(highlight=False)
+"""Results, tables, paths written."""
+error_console = Console(stderr=True, highlight=False)
+"""Progress, notes and errors, so that standard output can be piped."""
+
+
+def print_json(document: Any) -> None:
+    """Write one JSON document to standard output, never wrapped or coloured."""
+    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def print_error(message: str) -> None:
+    """Write one paragraph to standard error.
+
+    It is wrapped on a terminal only: in a log, a path broken over two lines cannot be searched for.
+    """
+    paragraph = Text(f"rankwise: {printable(message)}")
+    error_console.print(paragraph, soft_wrap=not error_console.is_terminal, overflow="ignore")
+
+
+def printable(text: str) -> str:
+    """Show control characters as escapes: text from a data set must not steer the terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)

@@ -1,0 +1,234 @@
+"""`rankwise doctor`: what this machine can do, measured rather than guessed."""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rankwise import __version__
+from rankwise.cli.console import console, print_json
+from rankwise.errors import ModelError
+
+EXTRAS = {
+    "quant": ("bitsandbytes",),
+    "bench": ("lm_eval",),
+    "cluster": ("ray", "psycopg"),
+    "trackers": ("mlflow", "tensorboard", "wandb"),
+    "web": ("plotly",),
+}
+"""Optional parts and the modules that each needs, as in pyproject.toml."""
+GIB = 2**30
+CUBE = 1024
+"""Edge of the measured matrix product; 2 * 1024^3 operations."""
+SMALL_CUBE = 128
+"""Tried first: without hardware support a bfloat16 product can be 70 times slower than a float32 one."""
+LONGEST_PRODUCT_S = 0.2
+"""The full cube is measured only where the small one predicts less than this."""
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of the table.")] = False,
+    ledger: Annotated[
+        str | None, typer.Option(envvar="RANKWISE_LEDGER", help="Ledger to look at: a database URL or a file.")
+    ] = None,
+) -> None:
+    """Example: rankwise doctor
+
+    Show what this machine can do: devices, memory, number formats and their measured speed, the embedded model,
+    optional parts, and where results would go.
+    """
+    findings = examine(ledger)
+    if as_json:
+        print_json(findings)
+    else:
+        _print_findings(findings)
+
+
+def examine(ledger: str | None) -> dict[str, dict[str, Any]]:
+    """Look at everything; a group of findings per key, plain values only."""
+    return {
+        "software": _software(),
+        "host": _host(),
+        "devices": _devices(),
+        "speed_gflops": _speeds(),
+        "extras": _extras(),
+        "embedded_model": _embedded_model(),
+        "results": _results(ledger),
+    }
+
+
+def _software() -> dict[str, Any]:
+    packages = ("torch", "transformers", "peft", "datasets", "numpy")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    return {"rankwise": __version__, "python": platform.python_version(), "platform": platform.platform(), **versions}
+
+
+def _host() -> dict[str, Any]:
+    import psutil
+
+    from rankwise.models.host_memory import keep_freed_memory
+
+    memory = psutil.virtual_memory()
+    return {
+        "processor": _processor_name(),
+        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": memory.total,
+        "available_memory_bytes": memory.available,
+        "allocator_keeps_freed_memory": keep_freed_memory(),
+    }
+
+
+def _processor_name() -> str:
+    """Linux says it in a file; elsewhere `platform` knows."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"
+
+
+def _devices() -> dict[str, Any]:
+    import torch
+
+    from rankwise.models.dtype import multiplies_bfloat16_fast
+
+    fast = multiplies_bfloat16_fast(torch.device("cpu"))
+    devices: dict[str, Any] = {"cpu": {"threads": torch.get_num_threads(), "bfloat16_units": fast}}
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        devices[f"cuda:{index}"] = {
+            "name": properties.name,
+            "memory_bytes": properties.total_memory,
+            "bfloat16_units": multiplies_bfloat16_fast(torch.device("cuda", index)),
+        }
+    if torch.backends.mps.is_available():
+        devices["mps"] = {"name": "Apple GPU"}
+    return devices
+
+
+def _speeds() -> dict[str, Any]:
+    """Matrix products per device and number format, in GFLOP/s."""
+    import torch
+
+    names = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    formats = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    return {
+        device: {name: round(_matmul_gflops(device, dtype), 1) for name, dtype in formats.items()} for device in names
+    }
+
+
+def _matmul_gflops(device: str, dtype: Any) -> float:
+    small_s = _product_s(device, dtype, SMALL_CUBE)
+    predicted_s = small_s * (CUBE / SMALL_CUBE) ** 3
+    if predicted_s > LONGEST_PRODUCT_S:
+        return 2 * SMALL_CUBE**3 / small_s / 1e9
+    return 2 * CUBE**3 / _product_s(device, dtype, CUBE) / 1e9
+
+
+def _product_s(device: str, dtype: Any, cube: int) -> float:
+    """Best of three products of two `cube` x `cube` matrices, after one that is not counted."""
+    import torch
+
+    left, right = torch.ones(2, cube, cube, device=device, dtype=dtype)
+
+    def multiply() -> None:
+        torch.matmul(left, right)
+        if device.startswith("cuda"):
+            torch.cuda.synchronize(device)
+
+    multiply()
+    return min(_seconds(multiply) for _ in range(3))
+
+
+def _seconds(action: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def _extras() -> dict[str, Any]:
+    installed = {
+        extra: all(importlib.util.find_spec(module) is not None for module in modules)
+        for extra, modules in EXTRAS.items()
+    }
+    latex = next((name for name in ("latexmk", "tectonic", "pdflatex") if shutil.which(name)), None)
+    return {**installed, "latex": latex or False}
+
+
+def _embedded_model() -> dict[str, Any]:
+    from rankwise.models.source import locate_base
+    from rankwise.study.config import BaseSettings
+
+    try:
+        folder = locate_base(BaseSettings(), "config", "weights", "tokenizer")
+    except ModelError as error:
+        return {"usable": False, "problem": str(error)}
+    weights = folder / "model.safetensors"
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    return {"usable": True, "folder": str(folder), "weights_bytes": weights.stat().st_size, "weights_sha256": digest}
+
+
+def _results(ledger: str | None) -> dict[str, Any]:
+    from rankwise.ledger.connection import DEFAULT_URL, parse_url
+
+    url = parse_url(ledger or DEFAULT_URL)
+    file = Path(url.database).absolute() if url.get_backend_name() == "sqlite" and url.database else None
+    return {
+        "folder": str(Path.cwd()),
+        "free_disk_bytes": shutil.disk_usage(Path.cwd()).free,
+        "ledger": url.render_as_string(hide_password=True),
+        "ledger_exists": file.exists() if file else None,
+        "ledger_writable": _is_writable(file) if file else None,
+    }
+
+
+def _is_writable(file: Path) -> bool:
+    """SQLite writes its journal beside the file, so the folder counts as well."""
+    return os.access(file.parent, os.W_OK) and (not file.exists() or os.access(file, os.W_OK))
+
+
+def _print_findings(findings: dict[str, dict[str, Any]]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for group, values in findings.items():
+        table.add_row(f"[bold]{group.replace('_', ' ')}[/]")
+        for name, value in values.items():
+            table.add_row(f"  {name.removesuffix('_bytes').replace('_', ' ')}", escape(_in_words(name, value)))
+    console.print(table)
+    for advice in advise(findings):
+        console.print(f"- {escape(advice)}")
+
+
+def _in_words(name: str, value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(
+            f"{key.removesuffix('_bytes').replace('_', ' ')} {_in_words(key, item)}" for key, item in value.items()
+        )
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "unknown"}[value]
+    if name.endswith("_bytes"):
+        return f"{value / GIB:.1f} GiB" if value >= GIB else f"{value / 2**20:.1f} MiB"
+    return str(value)
+
+
+def advise(findings: dict[str, dict[str, Any]]) -> list[str]:
+    """What a person should know before a study, one sentence each."""
+    advice = []
+    if findings["speed_gflops"]["cpu"]["bfloat16"] < findings["speed_gflops"]["cpu"]["float32"]:
+        advice.append("The processor multiplies bfloat16 more slowly than float32: use float32 (dtype: auto does).")
+    if not findings["host"]["allocator_keeps_freed_memory"]:
+        advice.append("The C library cannot be told to keep freed memory: training is correct, but slower.")
+    if not findings["embedded_model"]["usable"]:
+        advice.append("The embedded model cannot be used: name another with --model, or install again.")
+    if findings["results"]["ledger_writable"] is False:
+        advice.append("The ledger cannot be written here: choose another with --ledger or RANKWISE_LEDGER.")
+    return advice

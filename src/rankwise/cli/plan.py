@@ -1,0 +1,85 @@
+"""`rankwise plan`: what a study would train, what it would cost, and what it could show."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rankwise.cli.console import console, print_json
+from rankwise.cli.sizes import parse_bytes
+
+if TYPE_CHECKING:
+    from rankwise.ledger import StudyResults
+    from rankwise.study import Study
+
+
+def plan(
+    file: Annotated[Path, typer.Argument(help="A study file.", show_default=False)],
+    ledger: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RANKWISE_LEDGER",
+            help="Ledger to take the spread between seeds from; default rankwise.db.",
+            show_default=False,
+        ),
+    ] = None,
+    max_pack: Annotated[int, typer.Option(min=1, help="Most runs side by side.")] = 16,
+    memory: Annotated[
+        str | None, typer.Option(help="Memory that a pack may fill, such as 8GiB; default: what is free.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of the tables.")] = False,
+) -> None:
+    """Example: rankwise plan studies/embedded.yaml
+
+    Show what a study would train: how each arm spends its budget, which runs train side by side, the memory and the
+    time that takes, and how small a difference it could show. Trains nothing and writes nothing; of the base model
+    only the configuration and the tokenizer are needed.
+    """
+    from rankwise.study import load_study
+
+    limit_bytes = parse_bytes(memory) if memory else None
+    print_plan(load_study(file), max_slots=max_pack, limit_bytes=limit_bytes, as_json=as_json, ledger=ledger)
+
+
+def print_plan(
+    study: "Study", *, max_slots: int, limit_bytes: int | None, as_json: bool, ledger: str | None = None
+) -> None:
+    """Plan `study` for this machine and print it.
+
+    Args:
+        limit_bytes: Memory that a pack may fill; None for what is free.
+        ledger: Path or URL; None for the default. It need not exist.
+    """
+    from rankwise.cli.plan_tables import plan_page
+    from rankwise.execution.planning import plan_study
+    from rankwise.execution.sizing import available_bytes
+    from rankwise.execution.workbench import Workbench
+    from rankwise.training.engine import EngineOptions
+
+    limit_bytes = limit_bytes or available_bytes()
+    planned = plan_study(
+        study,
+        Workbench(),
+        engine=EngineOptions(),
+        limit_bytes=limit_bytes,
+        max_slots=max_slots,
+        earlier=_find_earlier(study.name, ledger),
+    )
+    if as_json:
+        print_json(planned.to_dict())
+    else:
+        console.print(plan_page(planned, limit_bytes))
+
+
+def _find_earlier(name: str, ledger: str | None) -> "StudyResults | None":
+    """What the ledger holds of a study of this name; None where there is no ledger yet."""
+    import os
+
+    from rankwise.ledger import open_ledger
+    from rankwise.ledger.connection import DEFAULT_URL, parse_url
+
+    url = parse_url(ledger or os.environ.get("RANKWISE_LEDGER") or DEFAULT_URL)
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+        return None
+    with open_ledger(ledger, create=False) as opened:
+        return opened.study_results(name, with_details=False) if name in opened.study_names() else None

@@ -1,0 +1,161 @@
+"""Runs as people read them in the terminal. Every text from a file goes through `cell`, which no markup can steer."""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from rankwise.cli.console import printable
+from rankwise.ledger.results import CurvePoint, RunRow
+from rankwise.records import SiteAllocation
+from rankwise.reporting.format import MISSING, format_bytes, format_loss, format_percent, format_rate, format_seconds
+
+STATUS_STYLES = {"finished": "green", "running": "cyan", "diverged": "yellow", "failed": "red", "pending": "dim"}
+BARS = "▁▂▃▄▅▆▇█"
+CURVE_CHARS = 60
+"""Width of the drawn training curve."""
+
+
+def cell(value: object, style: str = "") -> Text:
+    """Any value as literal text; an en dash for None."""
+    return Text(MISSING if value is None else printable(str(value)), style=style)
+
+
+def runs_table(rows: Sequence[tuple[str, RunRow]]) -> Table:
+    """One line per study and run."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("id", "study", "arm", "purpose"):
+        table.add_column(name, no_wrap=name == "id")
+    for name in ("rate", "seed", "status", "params", "validation", "test", "time"):
+        table.add_column(name, justify="left" if name == "status" else "right", no_wrap=True)
+    for study, run in rows:
+        named = [
+            cell(value) for value in (run.id, study, run.arm, run.purpose, format_rate(run.learning_rate), run.seed)
+        ]
+        measured = [
+            format_count(run.params),
+            format_loss(run.scores.get("validation_loss")),
+            format_loss(run.scores.get("test_loss")),
+            format_seconds(run.wall_s),
+        ]
+        table.add_row(*named, cell(run.status, STATUS_STYLES[run.status]), *map(cell, measured))
+    return table
+
+
+def run_page(run: RunRow, memberships: Sequence[tuple[str, str, str]], environment: Mapping[str, str]) -> Group:
+    """All about one run: what it is, what it earned, what each site got."""
+    parts: list[RenderableType] = [facts_table(run_facts(run, memberships))]
+    if run.sites:
+        parts += ["", cell("Sites: ranks planned, and read back from the attached adapter", "bold"), _sites_table(run)]
+    if run.training_curve:
+        parts += ["", cell("Curve: training loss in nats per answer token", "bold"), _curve(run)]
+    if environment:
+        parts += ["", cell("Environment of the session that trained it", "bold"), facts_table(environment)]
+    return Group(*parts)
+
+
+def facts_table(facts: Mapping[str, object]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(cell(name), cell(value))
+    return table
+
+
+def run_facts(run: RunRow, memberships: Sequence[tuple[str, str, str]]) -> dict[str, object]:
+    places = [f"{study} / {arm} ({purpose})" for study, arm, purpose in memberships]
+    facts: dict[str, object] = {
+        "run": run.id,
+        "study / arm": "; ".join(places) or "no study plans it any more",
+        "strategy": run.strategy,
+        "learning rate": format_rate(run.learning_rate),
+        "seed": run.seed,
+        "status": run.status + (f": {run.error}" if run.error else ""),
+        "parameters": _params(run),
+        "base": run.spec["base_fingerprint"],
+        "data": run.spec["data_fingerprint"],
+        "steps": run.steps,
+        "time": format_seconds(run.wall_s)
+        + (f", {format_seconds(run.probe_wall_s)} of it probing" * bool(run.probe_wall_s)),
+        "memory": f"{format_bytes(run.peak_memory_bytes)} (predicted {format_bytes(run.predicted_memory_bytes)})",
+        "pack": None if run.pack_slots is None else f"{run.pack_slots} slots",
+        "tokens": f"{format_count(run.tokens)} and {format_count(run.padding_tokens)} of padding",
+    }
+    return facts | {name.replace("_", " "): format_score(name, value) for name, value in run.scores.items()}
+
+
+def _params(run: RunRow) -> str:
+    return (
+        f"{format_count(run.params)} of {format_count(run.budget_params)} allowed, "
+        f"{format_count(run.residual_params)} left unspent"
+    )
+
+
+def _sites_table(run: RunRow) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("site", overflow="fold")
+    table.add_column("kind")
+    for name in ("shape", "planned", "realised", "scale", "params"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for site in run.sites:
+        table.add_row(*_site_cells(site))
+    ranks = sum(site.planned_rank for site in run.sites), sum(site.realised_rank for site in run.sites)
+    table.add_row(
+        "", "", "", *map(cell, ranks), "", cell(format_count(sum(site.params for site in run.sites))), style="bold"
+    )
+    return table
+
+
+def _site_cells(site: SiteAllocation) -> list[Text]:
+    """A realised rank that is not the planned one stands out."""
+    style = "" if site.realised_rank == site.planned_rank else "bold red"
+    shape = f"{site.in_features:,} → {site.out_features:,}"
+    ranks = [cell(site.planned_rank), cell(site.realised_rank, style)]
+    return [cell(site.site), cell(site.kind), cell(shape), *ranks, cell(f"{site.scale:g}"), cell(f"{site.params:,}")]
+
+
+def _curve(run: RunRow) -> Group:
+    points = [point for point in run.training_curve if math.isfinite(point.value)]
+    lines = []
+    if points:
+        lowest = min(points, key=lambda point: point.value)
+        lines += [
+            sparkline([point.value for point in points]),
+            f"{points[0].value:.4f} at step {points[0].step}, lowest {lowest.value:.4f} at step {lowest.step}, "
+            f"{points[-1].value:.4f} at step {points[-1].step}",
+        ]
+    if len(points) < len(run.training_curve):
+        lines.append(f"not a number in {len(run.training_curve) - len(points)} steps")
+    if run.validation_curve:
+        lines.append("validation: " + ", ".join(map(_curve_point, run.validation_curve)))
+    return Group(*map(cell, lines))
+
+
+def _curve_point(point: CurvePoint) -> str:
+    return f"{point.value:.4f} at step {point.step}"
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Means of up to 60 equal stretches as bars, from the lowest mean to the highest."""
+    width = min(CURVE_CHARS, len(values))
+    edges = [index * len(values) // width for index in range(width + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
+    low, span = min(means), (max(means) - min(means)) or 1.0
+    return "".join(BARS[round((mean - low) / span * (len(BARS) - 1))] for mean in means)
+
+
+def format_count(count: int | None) -> str:
+    return MISSING if count is None else f"{count:,}"
+
+
+def format_score(name: str, value: float | None) -> str:
+    """Losses with four decimals, perplexities with two, accuracies in percent."""
+    if value is None:
+        return MISSING
+    if name.endswith("perplexity"):
+        return f"{value:.2f}"
+    return format_percent(value) if name.endswith("accuracy") else format_loss(value)

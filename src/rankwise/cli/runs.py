@@ -1,0 +1,137 @@
+"""`rankwise runs`: read the ledger. Which runs there are, what exactly one of them was, and how two of them differ."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rankwise.cli.console import console, print_json
+
+if TYPE_CHECKING:
+    from rankwise.ledger import Ledger, RunRow
+
+app = typer.Typer(no_args_is_help=True, help="Example: rankwise runs list\n\nRead the ledger.")
+
+LedgerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ledger", envvar="RANKWISE_LEDGER", help="Ledger to read: a database URL or a file. [default: rankwise.db]"
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of the table.")]
+
+
+@app.command("list", short_help="All runs and what they scored.")
+def list_runs(
+    study: Annotated[str | None, typer.Option(help="Only the runs of this study.")] = None,
+    as_json: JsonOption = False,
+    ledger: LedgerOption = None,
+) -> None:
+    """Example: rankwise runs list --study embedded
+
+    List all runs of the ledger, or of one study, with their status and scores. A run that several studies or arms
+    share is listed once for each.
+    """
+    with _open(ledger) as opened:
+        names = [study] if study is not None else opened.study_names()
+        rows = [(name, run) for name in names for run in opened.study_results(name, with_details=False).runs]
+    if as_json:
+        print_json([_list_entry(name, run) for name, run in rows])
+    else:
+        from rankwise.cli.run_tables import runs_table
+
+        console.print(runs_table(rows) if rows else "The ledger holds no runs yet.")
+
+
+@app.command("show", short_help="The audit of one run: planned and realised ranks, scores, curve, environment.")
+def show_run(
+    run: Annotated[str, typer.Argument(metavar="ID", help="Id of the run, or its first digits.")],
+    as_json: JsonOption = False,
+    ledger: LedgerOption = None,
+) -> None:
+    """Example: rankwise runs show 3f9a
+
+    Show everything about one run: per site the planned and the realised rank, scale and parameters; scores, learning
+    rate, seed, curve, cost, and the environment it was trained in.
+    """
+    with _open(ledger) as opened:
+        found = opened.run(run)
+        memberships = opened.memberships(found.id)
+        environment = opened.environment_of(found.id)
+    if as_json:
+        print_json(_show_document(found, memberships, environment))
+    else:
+        from rankwise.cli.run_tables import run_page
+
+        console.print(run_page(found, memberships, environment))
+
+
+@app.command("compare", short_help="Two runs side by side, or the arms of a study.")
+def compare_runs(
+    first: Annotated[str, typer.Argument(metavar="ID|STUDY", help="Id of a run or its first digits; or a study.")],
+    second: Annotated[str | None, typer.Argument(metavar="ID", help="Id of the other run.")] = None,
+    ledger: LedgerOption = None,
+) -> None:
+    """Example: rankwise runs compare 3f9a b07c
+
+    Compare two runs: how their specifications and ranks differ, their scores side by side, and the paired difference
+    over the test examples. With the name of a study, compare its arms with their baseline over seeds.
+    """
+    from rankwise.cli.run_comparison import arms_page, comparison_page
+
+    with _open(ledger) as opened:
+        if second is not None:
+            page = comparison_page(opened.run(first), opened.run(second))
+        else:
+            page = arms_page(opened.study_results(first))
+    console.print(page)
+
+
+def _open(ledger: str | None) -> "Ledger":
+    # SQLAlchemy takes longer to import than `--help` may take to answer.
+    from rankwise.ledger import open_ledger
+
+    return open_ledger(ledger, create=False)
+
+
+def _list_entry(study: str, run: "RunRow") -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "study": study,
+        "arm": run.arm,
+        "purpose": run.purpose,
+        "strategy": run.strategy,
+        "learning_rate": run.learning_rate,
+        "seed": run.seed,
+        "status": run.status,
+        "params": run.params,
+        "scores": _finite(run.scores),
+        "wall_s": run.wall_s,
+        "peak_memory_bytes": run.peak_memory_bytes,
+    }
+
+
+def _show_document(
+    run: "RunRow", memberships: list[tuple[str, str, str]], environment: Mapping[str, str]
+) -> dict[str, Any]:
+    names = ("strategy", "learning_rate", "seed", "status", "error", "budget_params", "params", "residual_params")
+    costs = ("steps", "wall_s", "probe_wall_s", "peak_memory_bytes", "predicted_memory_bytes", "pack_slots")
+    counts = ("tokens", "padding_tokens")
+    return {
+        "id": run.id,
+        "studies": [dict(zip(("study", "arm", "purpose"), place, strict=True)) for place in memberships],
+        **{name: getattr(run, name) for name in names + costs + counts},
+        "scores": _finite(run.scores),
+        "sites": [asdict(site) for site in run.sites],
+        "training_curve": [_finite(asdict(point)) for point in run.training_curve],
+        "validation_curve": [_finite(asdict(point)) for point in run.validation_curve],
+        "spec": run.spec,
+        "environment": environment,
+    }
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has no word for what is not a number: null."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}

@@ -1,0 +1,186 @@
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from rich.console import Console
+from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
+
+from rankwise.cli.evaluate import _examples_table, data_settings
+from rankwise.cli.main import app
+from rankwise.data.examples import Example
+from rankwise.errors import DataError
+from rankwise.execution.adapter_record import read_record
+from tests.cli.test_train import tiny_file, tiny_model, train
+
+__all__ = ["tiny_file", "tiny_model"]
+
+KEYS = {"num_examples", "num_answer_tokens", "loss_nats", "perplexity", "token_accuracy", "exact_match"}
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_model, tiny_file, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluate") / "adapter"
+    result = train(
+        tiny_model,
+        tiny_file,
+        folder,
+        "--learning-rate",
+        "3e-2",
+        "--epochs",
+        "8",
+        "--ledger",
+        str(folder.parent / "l.db"),
+    )
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def evaluate(*arguments: object):
+    return CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
+
+
+def scores(*arguments: object) -> dict[str, float]:
+    result = evaluate(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert set(document) == KEYS
+    return document
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_the_scores_are_those_of_the_run_that_trained_the_adapter(adapter, tiny_file, split):
+    record = read_record(adapter)
+    found = scores(adapter, "--data", tiny_file, "--split", split)
+    assert found["num_examples"] == getattr(record.data, split)
+    assert found["loss_nats"] == pytest.approx(record.scores[f"{split}_loss"], abs=1e-5)
+    assert found["token_accuracy"] == pytest.approx(record.scores[f"{split}_token_accuracy"])
+
+
+def test_a_base_model_alone_has_the_score_before_training(adapter, tiny_model, tiny_file):
+    template = ["--template", "plain", "--max-tokens", 12]
+    found = scores(tiny_model, "--data", tiny_file, *template, "--num", 5)
+    assert found["loss_nats"] > scores(adapter, "--data", tiny_file)["loss_nats"] + 0.3
+    assert found["exact_match"] == 0
+
+
+def test_exact_matches_are_counted_and_the_examples_shown(adapter, tiny_file):
+    found = scores(adapter, "--data", tiny_file)
+    result = evaluate(adapter, "--data", tiny_file, "--examples", 5)
+    rows = [line for line in result.stdout.splitlines() if line.rstrip(" │").endswith((" yes", " no"))]
+    assert len(rows) == 5
+    assert found["exact_match"] == sum("yes" in row for row in rows) / 5
+    assert found["exact_match"] > 0
+    assert f"{100 * found['exact_match']:.1f}%" in result.stdout
+
+
+def test_without_answers_there_is_no_exact_match(adapter, tiny_file):
+    assert scores(adapter, "--data", tiny_file, "--no-generate")["exact_match"] is None
+    assert "no answers written" in evaluate(adapter, "--data", tiny_file, "--no-generate").stdout
+
+
+def test_examples_do_not_disturb_the_json_document(adapter, tiny_file):
+    result = evaluate(adapter, "--data", tiny_file, "--examples", 2, "--json")
+    assert set(json.loads(result.stdout)) == KEYS
+    assert "expected" in result.stderr
+
+
+def test_an_adapter_that_peft_made_is_scored_on_the_base_it_names_or_the_one_given(tiny_model, tiny_file, tmp_path):
+    made = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), made).save_pretrained(tmp_path)
+    options = ["--data", tiny_file, "--template", "plain", "--max-tokens", 12, "--num", 5, "--no-generate"]
+    named = scores(tmp_path, *options)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(tiny_model)
+    config["base_model_name_or_path"] = None
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    result = evaluate(tmp_path, *options)
+    assert result.exit_code == 2
+    assert "--model" in result.stderr
+    assert scores(tmp_path, *options, "--model", tiny_model) == named
+    assert named != scores(tiny_model, *options)
+
+
+def test_another_base_than_the_one_trained_on_is_noted(adapter, tiny_model, tiny_file, tmp_path):
+    quick = ["--data", tiny_file, "--no-generate", "--json"]
+    assert "note" not in evaluate(adapter, *quick).stderr
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    with torch.no_grad():
+        model.lm_head.weight.add_(0.1)
+    for file in tiny_model.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    model.save_pretrained(tmp_path)
+    result = evaluate(adapter, *quick, "--model", tmp_path)
+    assert "not the one the adapter was trained on" in " ".join(result.stderr.split())
+    assert set(json.loads(result.stdout)) == KEYS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["{empty}"], ["adapter_config.json"]),
+        (["{adapter}", "--num", "6"], ["5 test examples", "at most 5"]),
+        (["{adapter}", "--template", "alpaca"], ["template plain", "--template"]),
+        (["{adapter}", "--max-tokens", "9"], ["max_tokens 12"]),
+        (["{model}", "--model", "{model}"], ["not an adapter folder"]),
+        (["{adapter}", "--examples", "2", "--no-generate"], ["--no-generate"]),
+        (["{adapter}", "--model", "./nowhere"], ["nowhere"]),
+        (["{adapter}", "--model", "nano"], ["does not fit", "size mismatch"]),
+    ],
+)
+def test_bad_input_is_one_paragraph(arguments, words, adapter, tiny_model, tiny_file, tmp_path):
+    places = {"adapter": adapter, "model": tiny_model, "empty": tmp_path}
+    result = evaluate(*(argument.format(**places) for argument in arguments), "--data", tiny_file)
+    assert result.exit_code == 2, result.output
+    assert all(word in result.stderr for word in words), result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_base_that_is_gone_is_named_with_the_way_out(adapter, tiny_file, tmp_path):
+    for file in adapter.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = "/gone/model"
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    result = evaluate(tmp_path, "--data", tiny_file)
+    assert result.exit_code == 2
+    assert "/gone/model" in result.stderr
+    assert "--model" in result.stderr
+
+
+def settings(adapter: Path, source: object, **changes):
+    options = {"split": "test", "num": None, "template": None, "max_tokens": None, **changes}
+    return data_settings(read_record(adapter), str(source), **options)
+
+
+def test_other_data_is_prompted_as_in_training_and_split_by_the_defaults(adapter):
+    found = settings(adapter, "skills")
+    assert (found.source, found.template, found.max_tokens) == ("skills", "plain", 12)
+    assert (found.test, found.seed) == (200, 0)
+    assert settings(adapter, "skills", split="validation", num=30).test == 400
+    assert settings(adapter, "skills", template="alpaca", max_tokens=99).max_tokens == 99
+
+
+def test_its_own_data_keeps_its_own_splits(adapter, tiny_file, monkeypatch):
+    monkeypatch.chdir(tiny_file.parent)
+    for source in (tiny_file, tiny_file.name):
+        found = settings(adapter, source, split="validation")
+        assert (found.test, found.validation) == (5, 4)
+        with pytest.raises(DataError, match="at most 4"):
+            settings(adapter, source, split="validation", num=5)
+
+
+def test_text_from_a_data_set_cannot_steer_the_terminal():
+    table = _examples_table((Example("[bold]say\x1b[2J", "x", "out[/]"),), ["\x1b]0;title\x07" + "a" * 1000])
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(table)
+    text = console.export_text()
+    assert "[bold]say" in text
+    assert "out[/]" in text
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert text.count("a") < 500

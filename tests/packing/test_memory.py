@@ -1,0 +1,110 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import GPT2Config, LlamaConfig, OPTConfig
+
+from rankwise.allocation import RankMap, Site
+from rankwise.lora.pack import AdapterPack, SlotPlan
+from rankwise.models.sites import find_sites
+from rankwise.packing.memory import MemoryEstimate, ModelShape, padded_params, predict_memory
+from tests.tiny import tiny_llama
+
+SITES = tuple(
+    Site(name=f"layers.{layer}.q", kind="attention", layer=layer, in_features=8 + layer, out_features=4)
+    for layer in range(3)
+)
+SHAPE = ModelShape(
+    num_params=1000,
+    param_bytes=4,
+    compute_bytes=4,
+    hidden_size=8,
+    mlp_size=16,
+    num_layers=3,
+    num_heads=2,
+    vocab_size=50,
+)
+
+ranks = st.tuples(*[st.integers(0, 6)] * len(SITES))
+
+
+def rank_map(of_sites: tuple[int, ...], sites=SITES) -> RankMap:
+    return RankMap(sites=sites, ranks=of_sites, scales=(1.0,) * len(sites), budget_params=10**6)
+
+
+def estimate(rank_maps, shape=SHAPE, **changes) -> MemoryEstimate:
+    settings = {"micro_tokens": 64, "longest_tokens": 16, "answer_frac": 0.5, "own_frac": 0.5} | changes
+    return predict_memory(shape, rank_maps, **settings)
+
+
+@given(st.lists(ranks, min_size=1, max_size=5))
+def test_each_site_is_as_wide_as_the_widest_slot_there(all_ranks):
+    widest = [max(column) for column in zip(*all_ranks, strict=True)]
+    expected = sum(rank * site.cost for rank, site in zip(widest, SITES, strict=True))
+    assert padded_params([rank_map(of_sites) for of_sites in all_ranks]) == expected
+
+
+def test_padded_parameters_are_those_that_a_pack_allocates():
+    model = tiny_llama().requires_grad_(False)
+    sites = find_sites(model)
+    maps = [rank_map(tuple(1 + (place + slot) % 3 for place in range(len(sites))), sites) for slot in range(3)]
+    pack = AdapterPack(model, [SlotPlan(rank_map=m, init="kaiming", seed=0) for m in maps], compute_dtype=torch.float32)
+    assert pack.weights_KP.shape == (3, padded_params(maps))
+    assert estimate(maps).adapters == pack.weights_KP.nbytes
+    assert estimate(maps).gradients == pack.grads_KP.nbytes
+    pack.detach()
+
+
+@given(st.lists(ranks, min_size=1, max_size=4), ranks)
+def test_another_slot_never_needs_less(all_ranks, another):
+    maps = [rank_map(of_sites) for of_sites in all_ranks]
+    assert estimate([*maps, rank_map(another)]).total_bytes >= estimate(maps).total_bytes
+
+
+def test_the_total_is_the_sum_of_the_named_terms():
+    found = estimate([rank_map((1, 2, 3))])
+    assert found.total_bytes == sum(found.terms().values())
+    assert set(found.terms()) == {"runtime", "weights", "adapters", "gradients", "optimizer", "activations", "prefixes", "logits"}
+    assert all(size > 0 for size in found.terms().values())
+
+
+def test_weights_are_counted_at_their_stored_size():
+    for param_bytes in (4, 2, 1.0, 0.5):
+        assert estimate([rank_map((1, 1, 1))], replace(SHAPE, param_bytes=param_bytes)).weights == 1000 * param_bytes
+
+
+def test_a_row_longer_than_a_micro_batch_counts_whole():
+    maps = [rank_map((1, 1, 1))]
+    long = estimate(maps, longest_tokens=200)
+    assert long.logits == estimate(maps, micro_tokens=200, longest_tokens=200).logits > estimate(maps).logits
+
+
+def test_half_precision_keeps_a_working_copy_of_the_adapters():
+    maps = [rank_map((2, 2, 2))]
+    full, half = estimate(maps), estimate(maps, replace(SHAPE, compute_bytes=2))
+    assert half.adapters == full.adapters * 3 / 2
+    assert half.gradients == full.gradients
+    assert half.activations == full.activations / 2
+
+
+def test_only_the_host_counts_the_process_itself():
+    maps = [rank_map((1, 1, 1))]
+    assert estimate(maps, on_host=False).total_bytes + estimate(maps).runtime == estimate(maps).total_bytes
+
+
+@pytest.mark.parametrize(
+    ("config", "mlp_size"),
+    [
+        (LlamaConfig(hidden_size=32, intermediate_size=88, num_hidden_layers=3, num_attention_heads=4), 88),
+        (GPT2Config(n_embd=32, n_layer=3, n_head=4), 128),
+        (GPT2Config(n_embd=32, n_layer=3, n_head=4, n_inner=48), 48),
+        (OPTConfig(hidden_size=32, ffn_dim=96, num_hidden_layers=3, num_attention_heads=4), 96),
+    ],
+)
+def test_the_shape_is_read_under_the_names_of_each_family(config, mlp_size):
+    shape = ModelShape.from_config(config, num_params=10, param_bytes=4, compute_bytes=4)
+    assert (shape.hidden_size, shape.num_layers, shape.num_heads) == (32, 3, 4)
+    assert shape.mlp_size == mlp_size
+    assert shape.vocab_size == config.vocab_size
