@@ -80,7 +80,7 @@ def test_every_planned_run_is_trained_and_scored(finished: tuple[StudyResults, P
         assert row.scores["initial_validation_loss"] > 0
         assert len(row.training_curve) == 4
     assert results.environment["torch"]
-    assert results.data_summary["uniform"]["splits"]["test"]["num_examples"] == 6
+    assert results.data_summary["splits"]["test"]["num_examples"] == 6
 
 
 def test_the_learning_rate_is_the_best_on_validation_loss_of_the_tuning_seeds(

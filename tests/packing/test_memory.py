@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Config, LlamaConfig, OPTConfig
 
@@ -27,6 +27,9 @@ SHAPE = ModelShape(
     vocab_size=50,
 )
 
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=50)
+"""A busy machine is no failure."""
+
 ranks = st.tuples(*[st.integers(0, 6)] * len(SITES))
 
 
@@ -39,6 +42,7 @@ def estimate(rank_maps, shape=SHAPE, **changes) -> MemoryEstimate:
     return predict_memory(shape, rank_maps, **settings)
 
 
+@unhurried
 @given(st.lists(ranks, min_size=1, max_size=5))
 def test_each_site_is_as_wide_as_the_widest_slot_there(all_ranks):
     widest = [max(column) for column in zip(*all_ranks, strict=True)]
@@ -57,6 +61,7 @@ def test_padded_parameters_are_those_that_a_pack_allocates():
     pack.detach()
 
 
+@unhurried
 @given(st.lists(ranks, min_size=1, max_size=4), ranks)
 def test_another_slot_never_needs_less(all_ranks, another):
     maps = [rank_map(of_sites) for of_sites in all_ranks]
@@ -66,7 +71,16 @@ def test_another_slot_never_needs_less(all_ranks, another):
 def test_the_total_is_the_sum_of_the_named_terms():
     found = estimate([rank_map((1, 2, 3))])
     assert found.total_bytes == sum(found.terms().values())
-    assert set(found.terms()) == {"runtime", "weights", "adapters", "gradients", "optimizer", "activations", "prefixes", "logits"}
+    assert set(found.terms()) == {
+        "runtime",
+        "weights",
+        "adapters",
+        "gradients",
+        "optimizer",
+        "activations",
+        "prefixes",
+        "logits",
+    }
     assert all(size > 0 for size in found.terms().values())
 
 

@@ -1,7 +1,7 @@
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rankwise.errors import PackError
@@ -9,6 +9,10 @@ from rankwise.packing.packs import Pack, halve, plan_packs
 
 SHARED_BYTES = 100
 """What a pack needs besides its items, like the base weights."""
+
+
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=50)
+"""A busy machine is no failure."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ def items(draw):
     return [Item(name, *draw(fields)) for name in range(num)]
 
 
+@unhurried
 @given(items(), st.integers(1, 20), st.one_of(st.none(), st.integers(SHARED_BYTES + 50, 1000)))
 def test_every_item_is_in_exactly_one_pack_within_all_limits(chosen, max_slots, limit_bytes):
     packs = planned(chosen, limit_bytes=limit_bytes, max_slots=max_slots)
@@ -53,6 +58,7 @@ def test_every_item_is_in_exactly_one_pack_within_all_limits(chosen, max_slots, 
         assert limit_bytes is None or pack.predicted_bytes <= limit_bytes
 
 
+@unhurried
 @given(st.integers(1, 200), st.integers(1, 20))
 def test_without_a_memory_limit_there_are_as_few_packs_as_possible_of_equal_size(num, max_slots):
     sizes = [len(pack.items) for pack in planned([Item(name) for name in range(num)], max_slots=max_slots)]
@@ -60,6 +66,7 @@ def test_without_a_memory_limit_there_are_as_few_packs_as_possible_of_equal_size
     assert max(sizes) - min(sizes) <= 1
 
 
+@unhurried
 @given(items())
 def test_packs_of_a_base_go_from_long_runs_to_short_ones(chosen):
     for base in "ab":
@@ -84,6 +91,7 @@ def test_an_item_that_fits_no_pack_is_named_with_its_need_and_the_limit():
     assert "--memory" in message
 
 
+@unhurried
 @given(items())
 def test_halving_keeps_all_items_and_differs_by_at_most_one(chosen):
     halves = halve(Pack(tuple(chosen), needed(chosen)), needed)

@@ -87,7 +87,7 @@ def _run_cells(plan: StudyPlan, arm: ArmPlan) -> list[Text]:
 
 
 def _packs_table(plan: StudyPlan) -> Table:
-    """One line for neighbours that do not differ."""
+    """One line for neighbours of one purpose and length, with the most that one of them needs."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("pack", no_wrap=True)
     table.add_column("for")
@@ -98,7 +98,7 @@ def _packs_table(plan: StudyPlan) -> Table:
         table.add_row(
             cell(first if first == last else f"{first}–{last}"),
             cell("learning rates" if pack.purpose == "tuning" else "the report"),
-            cell(len(pack.runs)),
+            cell(format_span(Span.of(len(other.runs) for other in packs))),
             cell(f"{pack.num_steps:,}"),
             cell(format_bytes(max(other.memory.total_bytes for other in packs))),
             cell(format_seconds(max(other.wall_s for other in packs))),
@@ -107,9 +107,9 @@ def _packs_table(plan: StudyPlan) -> Table:
 
 
 def _alike(packs: Sequence[PackPlan]) -> Iterator[tuple[int, list[PackPlan]]]:
-    """Neighbours of one purpose, size and length, with the number of the first; packs count from 1."""
+    """Neighbours of one purpose and length, with the number of the first; packs count from 1."""
     first = 1
-    for _, group in groupby(packs, key=lambda pack: (pack.purpose, len(pack.runs), pack.num_steps)):
+    for _, group in groupby(packs, key=lambda pack: (pack.purpose, pack.num_steps)):
         members = list(group)
         yield first, members
         first += len(members)

@@ -57,6 +57,8 @@ class StudyProgress(Observer):
     def phase(self, name: str, num_runs: int, num_done: int, num_steps: int) -> None:
         self._phase, self._steps, self._steps_done = PHASES[name], num_steps, 0
         self._started = self._logged = time.monotonic()
+        if not num_runs:
+            return
         kept = f", {num_done} in the ledger already" if num_done else ""
         error_console.print(f"{self._phase}: {num_runs} runs{kept}")
         if num_steps:

@@ -91,8 +91,8 @@ def _find_fingerprints(study: Study, bench: Workbench) -> tuple[dict[str, tuple[
         except ModelError as error:
             bases[base] = f"{UNKNOWN} {base.model}@{base.revision}"
             notes.append(
-                f"The weights of {base.model} are not here, so the ids of its runs cannot be known; those of a hub model "
-                f"are downloaded when it is trained. {error}"
+                f"The weights of {base.model} are not here, so the ids of its runs cannot be known; those of a hub "
+                f"model are downloaded when it is trained. {error}"
             )
     return {arm.name: (bases[arm.base], bench.data(arm).fingerprint) for arm in study.arms}, notes
 

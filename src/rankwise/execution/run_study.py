@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -102,8 +103,13 @@ class _StudyRun:
         self.ledger.register_study(self.study, [(plan.run, plan.purpose) for plan in planned])
         device = self.bench.base(self.study.arms[0].base).device
         self.ledger.set_environment(name, describe_environment(device, self.options.command))
+        self.ledger.set_data_summary(name, self._data_summary())
+
+    def _data_summary(self) -> dict[str, Any]:
+        """Of the data that all arms share; where they differ, of each arm's under its name."""
         summaries = {arm.name: self.bench.data(arm).summary.to_dict() for arm in self.study.arms}
-        self.ledger.set_data_summary(name, summaries)
+        first = next(iter(summaries.values()))
+        return first if all(summary == first for summary in summaries.values()) else summaries
 
     def _train(self, phase: str, planned: Sequence[PlannedRun]) -> None:
         """Train until every run of `planned` is finished or diverged, here or by another worker."""
@@ -113,11 +119,11 @@ class _StudyRun:
         while left := self._left(sized):
             if self.should_stop():
                 raise StudyStopped
-            pending = [run_id for run_id in self.ledger.pending_runs(self.study.name) if run_id in left]
+            pending = left.intersection(self.ledger.pending_runs(self.study.name))
             if not pending:
                 time.sleep(POLL_S)
                 continue
-            self._train_next([sized[run_id] for run_id in pending])
+            self._train_next([run for run_id, run in sized.items() if run_id in pending])  # in the order of the plan
         failed = {run_id: error for run_id, error in self.failed.items() if run_id in sized}
         if failed:
             raise RunFailedError(_describe_failures(failed, sized))
