@@ -100,6 +100,8 @@ def run_role(role: str) -> dict[str, Any]:
 
 def prepare(workload: Workload) -> tuple[Any, Any, list[Any]]:
     """The base model, the data and the allocated runs; the same in every process."""
+    import torch
+
     from rankwise.data.prepare import prepare_data
     from rankwise.models.load import load_base
     from rankwise.study import load_study
@@ -112,6 +114,9 @@ def prepare(workload: Workload) -> tuple[Any, Any, list[Any]]:
         update=splits | {"source": workload.source, "max_tokens": workload.max_tokens}
     )
     base = load_base(study.arms[0].base.model_copy(update={"model": workload.model}))
+    for module in base.model.modules():  # off in Rankwise; Trainer would switch it on, and the losses would differ
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
     data = prepare_data(data_settings, base.tokenizer)
     allocator = Allocator(base)
     runs = []

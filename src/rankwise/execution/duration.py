@@ -16,7 +16,9 @@ from rankwise.profiling.speed import measure_matmul_flops
 from rankwise.training.order import BatchOrder
 
 EFFICIENCY_FRAC = 0.45
-"""Share of the measured matrix-product speed that a whole training step reaches."""
+"""Share of the measured matrix-product speed that training and scoring reach together. From the embedded study on two
+cores of an AMD EPYC: 14.9 TFLOP counted for its 66 runs at 4.5 s each is 50 GFLOP/s, of about 110 measured. Other
+machines and models will differ; RESULTS.md states the times that were measured."""
 
 
 @dataclass
