@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -188,12 +188,7 @@ class _StudyRun:
         labels = [f"{r.run.arm.name} lr {r.run.learning_rate:g} seed {r.run.seed}" for r in runs]
         steps = sum(item.num_steps for item in pack.items)
         self.observer.pack(ids, labels, steps, pack.predicted_bytes)
-        engine = EngineOptions(
-            micro_tokens=self.options.engine.micro_tokens,
-            eval_tokens=self.options.engine.eval_tokens,
-            checkpoint_every_s=self.options.engine.checkpoint_every_s,
-            predicted_memory_bytes=pack.predicted_bytes,
-        )
+        engine = replace(self.options.engine, predicted_memory_bytes=pack.predicted_bytes)
         path = self.checkpoints.path(ids)
         for records in train_pack(base, runs, options=engine, checkpoint=path, should_stop=self.should_stop):
             self._store(records, runs)
