@@ -26,6 +26,9 @@ class SiteAllocation:
     realised_rank: int
     scale: float
     params: int
+    lr_factor_down: float = 1.0
+    """What the run's learning rate is multiplied with at this site's `down`."""
+    lr_factor_up: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +81,59 @@ class Evaluated(Record):
     @property
     def perplexity(self) -> float:
         return float(np.exp(self.loss_nats))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepTrace(Record):
+    """How one optimizer step moved each group of sites: what a stability analysis reads."""
+
+    step: int
+    """Counted from 1."""
+    groups: tuple[str, ...]
+    """Kind and third of the depth: `attention.early`, `mlp.late`, ..."""
+    grad_norms: tuple[float, ...]
+    """Norm of the group's adapter gradient, before clipping."""
+    update_norms: tuple[float, ...]
+    """Norm of the step in the group's effective weights, scale x (up · down after - before), Frobenius."""
+    weight_norms: tuple[float, ...]
+    """Norm of the group's effective weights after the step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RanksRevised(Record):
+    """A dynamic strategy acted: how many components of each site are active from here on."""
+
+    step: int
+    """The optimizer step after which it acted, from 1."""
+    ranks: tuple[int, ...]
+    """In the order of `RunAllocated.sites`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteOutcome:
+    """What one site's adapter was at the end of training, read back from the pack."""
+
+    site: str
+    rank: int
+    """Components stored in the adapter."""
+    scale: float
+    params: int
+    num_unmoved: int
+    """Stored components whose product is still what it was before the first step."""
+    num_revisions: int
+    """Revisions that changed this site's active components."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunAudited(Record):
+    """The adapter as it is stored: for dynamic and post-hoc strategies not what training began with."""
+
+    sites: tuple[SiteOutcome, ...]
+    """In the order of `RunAllocated.sites`."""
+    params: int
+    """Stored adapter parameters."""
+    held_params: int
+    """The most adapter parameters that were active at once while training."""
 
 
 @dataclass(frozen=True, kw_only=True)

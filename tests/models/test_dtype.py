@@ -14,8 +14,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
 def processor(monkeypatch):
     """Pretend to a processor with these abilities."""
 
-    def pretend(avx512_bf16, amx, onednn):
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    def pretend(amx, onednn):
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
         monkeypatch.setattr(dtype, "_onednn_accepts_bfloat16", lambda: onednn)
 
@@ -23,17 +22,16 @@ def processor(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("avx512_bf16", "amx", "onednn", "expected"),
+    ("amx", "onednn", "expected"),
     [
-        (False, False, False, "float32"),
-        (False, False, True, "float32"),  # plain AVX-512: accepted, but emulated
-        (True, False, True, "bfloat16"),
-        (True, True, True, "bfloat16"),
-        (True, True, False, "float32"),
+        (False, False, "float32"),
+        (False, True, "float32"),  # plain AVX-512 or AVX512-BF16: accepted, but slower than float32
+        (True, True, "bfloat16"),
+        (True, False, "float32"),
     ],
 )
-def test_a_processor_gets_bfloat16_only_with_units_for_it(processor, avx512_bf16, amx, onednn, expected):
-    processor(avx512_bf16, amx, onednn)
+def test_a_processor_gets_bfloat16_only_with_units_for_it(processor, amx, onednn, expected):
+    processor(amx, onednn)
     assert resolve_settings(BaseSettings(), CPU).dtype == expected
 
 

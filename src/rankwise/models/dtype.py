@@ -13,15 +13,14 @@ def default_device() -> torch.device:
 def multiplies_bfloat16_fast(device: torch.device) -> bool:
     """Whether the device has matrix units for bfloat16, and not only an emulation of them.
 
-    A processor needs both a oneDNN that accepts bfloat16 and the instructions (AVX512-BF16 or AMX): without the
-    latter the products are correct but were measured about 70 times slower than float32.
+    A processor needs a oneDNN that accepts bfloat16 and AMX tiles. With AVX512-BF16 alone the products were measured at
+    0.55 of float32's speed (Xeon without AMX), with neither at a seventieth (docs/log.md).
     """
     if device.type == "cuda":
         with torch.cuda.device(device):
             return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        has_units = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        return has_units and _onednn_accepts_bfloat16()
+        return bool(torch.cpu._is_amx_tile_supported()) and _onednn_accepts_bfloat16()
     return False
 
 

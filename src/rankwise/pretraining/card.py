@@ -12,6 +12,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rankwise.pretraining.baselines import bigram_nats, unigram_nats
 from rankwise.pretraining.config import PretrainConfig
+from rankwise.pretraining.start import PRETRAINING, Start
 from rankwise.pretraining.train import LOG, next_token_loss
 
 PROMPTS = ("Question: What is the capital of France?\nAnswer:", "The heart is a muscle that", "She opened the door and")
@@ -60,20 +61,21 @@ def write_model(
     tokenizer: PreTrainedTokenizerFast,
     config: PretrainConfig,
     held_out: HeldOut,
+    start: Start,
     work: Path,
     out: Path,
 ) -> None:
-    """Write bfloat16 safetensors, tokenizer, loss curve and README.md into `out`."""
+    """Write bfloat16 safetensors, tokenizer, loss curve, numbers and README.md into `out`."""
     out.mkdir(parents=True, exist_ok=True)
     samples = [(prompt, _continue(model, tokenizer, prompt)) for prompt in PROMPTS]
     model.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
     steps = [json.loads(line) for line in (work / LOG).read_text(encoding="utf-8").splitlines()]
-    _draw_curve(steps, held_out, out / "loss-curve.png")
-    (out / "pretraining.json").write_text(
-        json.dumps({"config": asdict(config), "held_out": asdict(held_out)}, indent=2) + "\n", encoding="utf-8"
-    )
-    (out / "README.md").write_text(_card(model, config, held_out, samples), encoding="utf-8")
+    _draw_curve(steps, start.tokens_seen, held_out, out / "loss-curve.png")
+    tokens_seen = start.tokens_seen + config.num_steps * config.batch_windows * config.context_tokens
+    numbers = {"config": asdict(config), "tokens_seen": tokens_seen, "held_out": asdict(held_out)}
+    (out / PRETRAINING).write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+    (out / "README.md").write_text(_card(model, config, held_out, start, tokens_seen, samples), encoding="utf-8")
 
 
 def _continue(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompt: str) -> str:
@@ -82,8 +84,8 @@ def _continue(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, promp
     return tokenizer.decode(generated[0, ids.shape[1] :], skip_special_tokens=True)
 
 
-def _draw_curve(steps: list[dict[str, float]], held_out: HeldOut, path: Path) -> None:
-    tokens = np.array([step["tokens"] for step in steps]) / 1e6
+def _draw_curve(steps: list[dict[str, float]], seen_before: int, held_out: HeldOut, path: Path) -> None:
+    tokens = (seen_before + np.array([step["tokens"] for step in steps])) / 1e6
     losses = np.array([step["loss_nats"] for step in steps])
     width = max(1, len(losses) // 100)
     smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
@@ -97,15 +99,34 @@ def _draw_curve(steps: list[dict[str, float]], held_out: HeldOut, path: Path) ->
     figure.savefig(path, dpi=150)
 
 
-def _card(model: LlamaForCausalLM, config: PretrainConfig, held_out: HeldOut, samples: list[tuple[str, str]]) -> str:
+def _card(
+    model: LlamaForCausalLM,
+    config: PretrainConfig,
+    held_out: HeldOut,
+    start: Start,
+    tokens_seen: int,
+    samples: list[tuple[str, str]],
+) -> str:
     shown = "\n\n".join(f"> {prompt.strip()} **{text.strip()}**".replace("\n", "  \n> ") for prompt, text in samples)
     return CARD.format(
         params=model.num_parameters() / 1e6,
-        tokens=config.num_steps * config.batch_windows * config.context_tokens / 1e6,
+        tokens=_tokens(start, tokens_seen),
+        start_option="" if start.from_layers is None else " --start EARLIER",
+        start_words="" if start.from_layers is None else EARLIER,
         samples=shown,
         **asdict(config) | asdict(held_out),
     )
 
+
+def _tokens(start: Start, tokens_seen: int) -> str:
+    if start.from_layers is None:
+        return f"{tokens_seen / 1e6:.1f} million"
+    before = f"{start.tokens_seen / 1e6:.1f} of them as a model of {start.from_layers} blocks that then grew"
+    return f"{tokens_seen / 1e6:.1f} million, {before}"
+
+
+EARLIER = """`EARLIER` is the folder of the earlier model, written by the same command without `--start`; its blocks are kept and
+new ones that change nothing are put between them. """
 
 # ruff: noqa: E501 - a table row is one line
 CARD = """---
@@ -125,7 +146,7 @@ locally grammatical English and knows next to nothing.
 | parameters | {params:.2f} million, tied embeddings, stored in bfloat16 |
 | shape | {num_layers} blocks, hidden size {hidden_size}, MLP {mlp_size}, {num_heads} heads, context {context_tokens} tokens |
 | tokenizer | byte-level BPE, {vocab_size} entries, single digits |
-| tokens seen | {tokens:.1f} million |
+| tokens seen | {tokens} |
 | optimizer | Muon for the matrices (learning rate {matrix_lr}), AdamW for embedding and norms ({embedding_lr}); warm-up, stable, decay; {batch_windows} windows of {context_tokens} tokens a step |
 
 ## Quality on held-out documents
@@ -157,9 +178,9 @@ The weights are published under CC BY-SA 4.0. The fiction is old and carries the
 
 ## Reproduce
 
-    python -m rankwise.pretraining --data DIR --work WORK --tokens {total_tokens} --out src/rankwise/assets/nano
+    python -m rankwise.pretraining --data DIR --work WORK --tokens {total_tokens}{start_option} --out src/rankwise/assets/nano
 
-`DIR` holds `train-*.jsonl.gz` and `valid*.jsonl.gz`, one document with a `text` per line. The seed is {seed}. The same
+`DIR` holds `train-*.jsonl.gz` and `valid*.jsonl.gz`, one document with a `text` per line. {start_words}The seed is {seed}. The same
 machine and thread count give the same weights; others differ by rounding. All numbers of this card are in
 `pretraining.json`, written by that command.
 """

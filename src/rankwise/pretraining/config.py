@@ -13,7 +13,7 @@ class PretrainConfig:
     """Entries of the byte-level BPE vocabulary, bytes and special tokens included."""
     hidden_size: int = 256
     mlp_size: int = 768
-    num_layers: int = 6
+    num_layers: int = 8
     num_heads: int = 4
     context_tokens: int = 256
     """Tokens of one training window, and the longest input the model accepts."""

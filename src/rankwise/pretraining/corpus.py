@@ -60,18 +60,23 @@ def _encode_documents(shard: Path, tokenizer: PreTrainedTokenizerFast) -> np.nda
 
 
 class Windows:
-    """Shuffled windows of T+1 ids (inputs and their next ids); epoch e is permuted by a generator of (seed, e)."""
+    """Shuffled windows of T+1 ids (inputs and their next ids); epoch e is permuted by a generator of (seed, e).
 
-    def __init__(self, stream: np.ndarray, window_tokens: int, seed: int) -> None:
+    `skip_tokens` of this order were seen by an earlier training, rounded down to whole batches.
+    """
+
+    def __init__(self, stream: np.ndarray, window_tokens: int, seed: int, *, skip_tokens: int = 0) -> None:
         self.stream = stream
         self.window_tokens = window_tokens
         self.seed = seed
+        self.skip_tokens = skip_tokens
         self.num_windows = (len(stream) - 1) // window_tokens
 
     def batch(self, step: int, batch_size: int) -> np.ndarray:
         """The int64 windows (B, T+1) of optimizer step `step`: a pure function, so resuming is exact."""
         steps_per_epoch = self.num_windows // batch_size
-        epoch, position = divmod(step, steps_per_epoch)
+        skipped_steps = self.skip_tokens // (batch_size * self.window_tokens)
+        epoch, position = divmod(step + skipped_steps, steps_per_epoch)
         order = np.random.default_rng([self.seed, epoch]).permutation(self.num_windows)
         chosen = order[position * batch_size : (position + 1) * batch_size]
         starts = chosen[:, None] * self.window_tokens
