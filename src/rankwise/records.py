@@ -41,6 +41,8 @@ class RunAllocated(Record):
     residual_params: int
     probe_wall_s: float
     """Time of the probe that the strategy needed; 0 for strategies that measure nothing."""
+    probe_peak_memory_bytes: int = 0
+    """Peak memory of that probe; 0 where nothing was measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +143,13 @@ class RunDiverged(Record):
     """The run was frozen because its loss or gradient stopped being finite."""
 
     step: int
+    cause: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFailed(Record):
+    """What the run's adapter is at the end is not what was planned: the run has no result, and no adapter is kept."""
+
     cause: str
 
 

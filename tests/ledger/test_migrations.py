@@ -12,6 +12,7 @@ from rankwise.errors import LedgerError
 from rankwise.ledger import migrations, open_ledger
 from rankwise.ledger.schema import SCHEMA_MIGRATIONS
 
+CURRENT = [(1, "create_tables"), (2, "add_outcomes_and_traces")]
 ASSETS = sorted((Path(__file__).parent / "assets").glob("v*.sqlite"))
 
 
@@ -50,7 +51,7 @@ def test_there_is_a_file_of_every_version():
 def test_an_old_ledger_has_the_tables_of_a_new_one(old_ledger, tmp_path):
     with open_ledger(str(old_ledger)) as old, open_ledger(str(tmp_path / "new.db")) as new:
         assert table_shapes(old) == table_shapes(new)
-        assert recorded(old) == recorded(new) == [(1, "create_tables")]
+        assert recorded(old) == recorded(new) == CURRENT
 
 
 def test_an_old_ledger_is_read(old_ledger):
@@ -70,6 +71,16 @@ def test_an_old_ledger_is_read(old_ledger):
     assert unfinished[2].status == "pending"
 
 
+def test_what_an_old_ledger_never_measured_is_missing(tmp_path):
+    path = shutil.copy(ASSETS[0], tmp_path / "ledger.db")
+    with open_ledger(str(path)) as ledger:
+        run = ledger.study_results("sample").reported("uniform")[0]
+    assert (run.outcomes, run.revisions, run.traces) == ((), (), ())
+    assert (run.stored_params, run.held_params, run.probe_peak_memory_bytes) == (None, None, None)
+    assert {(site.lr_factor_down, site.lr_factor_up) for site in run.sites} == {(1.0, 1.0)}
+    assert len(run.grad_norm_curve) == 8  # stored since the first version
+
+
 def add_notes(connection):
     connection.execute(text("ALTER TABLE studies ADD COLUMN notes TEXT"))
 
@@ -83,7 +94,7 @@ def test_opening_applies_what_is_missing_once_and_keeps_the_rest(old_ledger, mon
     monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, add_notes))
     for _ in range(2):
         with open_ledger(str(old_ledger)) as ledger:
-            assert recorded(ledger) == [(1, "create_tables"), (2, "add_notes")]
+            assert recorded(ledger) == [*CURRENT, (3, "add_notes")]
             assert "notes" in {name for name, _, _ in table_shapes(ledger)["studies"]["columns"]}
             assert ledger.study_names() == ["sample"]
 
@@ -97,11 +108,11 @@ def test_a_migration_that_breaks_off_leaves_the_ledger_as_it_was(old_ledger, mon
             open_ledger(str(old_ledger))
     with open_ledger(str(old_ledger)) as ledger:
         assert table_shapes(ledger) == before
-        assert recorded(ledger) == [(1, "create_tables")]
+        assert recorded(ledger) == CURRENT
 
 
 def test_a_ledger_of_a_newer_version_is_refused_and_left_alone(url):
     with open_ledger(url) as ledger, ledger._write() as connection:
         connection.execute(insert(SCHEMA_MIGRATIONS).values(version=99, name="from_the_future", applied_at=0.0))
-    with pytest.raises(LedgerError, match=r"schema version 99, written by a newer Rankwise; .* up to 1\. Nothing"):
+    with pytest.raises(LedgerError, match=r"schema version 99, written by a newer Rankwise; .* up to 2\. Nothing"):
         open_ledger(url)

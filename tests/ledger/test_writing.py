@@ -8,9 +8,28 @@ from sqlalchemy import event, func, select
 
 from rankwise.errors import LedgerError
 from rankwise.ledger import open_ledger
-from rankwise.ledger.schema import ALLOCATIONS, EVALUATIONS, EXAMPLE_LOSSES, MEASUREMENTS, RUNS
+from rankwise.ledger.schema import (
+    ALLOCATIONS,
+    EVALUATIONS,
+    EXAMPLE_LOSSES,
+    MEASUREMENTS,
+    OUTCOMES,
+    REVISIONS,
+    RUNS,
+    TRACES,
+)
 from rankwise.ledger.writing import decode_array
-from rankwise.records import AdapterTrained, Evaluated, RunAllocated, RunFinished, StepDone
+from rankwise.records import (
+    AdapterTrained,
+    Evaluated,
+    RanksRevised,
+    RunAllocated,
+    RunAudited,
+    RunFailed,
+    RunFinished,
+    StepDone,
+    StepTrace,
+)
 from rankwise.testing.sample_ledger import diverged_records, run_records
 
 WORKER = "machine:1:0"
@@ -23,7 +42,7 @@ def stored(ledger, table):
 
 def num_rows(ledger):
     with ledger._read() as connection:
-        tables = (ALLOCATIONS, MEASUREMENTS, EVALUATIONS, EXAMPLE_LOSSES)
+        tables = (ALLOCATIONS, MEASUREMENTS, EVALUATIONS, EXAMPLE_LOSSES, TRACES, REVISIONS, OUTCOMES)
         return [connection.scalar(select(func.count()).select_from(table)) for table in tables]
 
 
@@ -48,11 +67,12 @@ def test_a_finished_run_reads_as_it_was_written(registered, run, records):
     steps, evaluations = of_kind(records, StepDone), of_kind(records, Evaluated)
     initial, validation, test = evaluations
     assert row.sites == allocated.sites
-    for name in ("budget_params", "params", "residual_params", "probe_wall_s"):
+    for name in set(vars(allocated)) - {"run_id", "sites"}:
         assert getattr(row, name) == getattr(allocated, name)
     for name in set(vars(finished)) - {"run_id"}:
         assert getattr(row, name) == getattr(finished, name)
     assert [(point.step, point.value) for point in row.training_curve] == [(s.step, s.loss_nats) for s in steps]
+    assert [(point.step, point.value) for point in row.grad_norm_curve] == [(s.step, s.grad_norm) for s in steps]
     assert [(p.step, p.value) for p in row.validation_curve] == [(e.step, e.loss_nats) for e in (initial, validation)]
     assert row.scores == {
         "initial_validation_loss": initial.loss_nats,
@@ -79,6 +99,45 @@ def test_every_field_of_steps_and_evaluations_is_stored(registered, records):
         np.testing.assert_array_equal(decode_array(row["dtype"], row["shape"], row["data"]), original, strict=True)
 
 
+def test_traces_revisions_and_the_outcome_read_as_they_were_written(registered, runs):
+    run = next(run for run, _ in runs if run.arm.strategy == "linear_decay")
+    records = run_records(run)
+    registered.write(records)
+    row = registered.run(run.id)
+    (audited,) = of_kind(records, RunAudited)
+    assert row.traces == tuple(of_kind(records, StepTrace))
+    assert row.revisions == tuple(of_kind(records, RanksRevised))
+    assert [revision.ranks for revision in row.revisions] == [(5, 3), (6, 2)]
+    assert row.outcomes == audited.sites
+    assert (row.stored_params, row.held_params) == (audited.params, audited.held_params)
+
+
+def test_a_norm_that_is_not_a_number_stays_so(registered, run, records):
+    trace = replace(of_kind(records, StepTrace)[0], update_norms=(math.nan, 0.5))
+    registered.write([trace])
+    (read,) = registered.run(run.id).traces
+    assert math.isnan(read.update_norms[0])
+    assert read.update_norms[1] == 0.5
+
+
+def test_a_run_whose_adapter_is_not_the_planned_one_has_failed(registered, run, records):
+    registered.claim([run.id], WORKER)
+    registered.write([*records[:-2], RunFailed(run_id=run.id, cause="q_proj: planned rank 4, stored 5")], WORKER)
+    row = registered.run(run.id)
+    assert (row.status, row.error) == ("failed", "q_proj: planned rank 4, stored 5")
+    assert row.outcomes == ()
+    assert run.id in registered.pending_runs("sample")
+
+
+def test_a_new_attempt_drops_what_an_earlier_one_left(registered, runs):
+    run = next(run for run, _ in runs if run.arm.strategy == "linear_decay")
+    records = run_records(run)
+    registered.write(records)
+    registered.write(records[:1])
+    row = registered.run(run.id)
+    assert (row.outcomes, row.revisions, row.stored_params) == ((), (), None)
+
+
 def test_writing_twice_stores_once(registered, run, records):
     registered.claim([run.id], WORKER)
     registered.write(records, WORKER)
@@ -97,6 +156,7 @@ def test_a_later_attempt_replaces_an_earlier_one(registered, run, records):
     registered.write([replace(first, loss_nats=9.0), *diverged_records(run, step=3)[3:]])
     row = registered.run(run.id)
     assert [point.step for point in row.training_curve] == [1, 2, 3]
+    assert {trace.step for trace in row.traces} == {1, 2, 3}
     assert row.training_curve[0].value == 9.0
     assert [point.step for point in row.validation_curve] == [0]
 
@@ -131,20 +191,20 @@ def test_a_worker_that_lost_its_claim_writes_nothing(registered, runs, records):
     registered.claim(ids[:1], "machine:2:0", stale_after_s=-1)
     with pytest.raises(LedgerError, match=rf"machine:1:0 no longer owns {ids[0]} \(machine:2:0 has it\)"):
         registered.write([*run_records(runs[0][0]), *records], WORKER)
-    assert num_rows(registered) == [0, 0, 0, 0]
+    assert num_rows(registered) == [0] * 7
     assert set(registered.run_status(ids).values()) == {"running"}
 
 
 def test_records_of_unregistered_runs_are_refused(registered, records):
     with pytest.raises(LedgerError, match="runs f00 are not registered"):
         registered.write([*records, replace(records[2], run_id="f00")])
-    assert num_rows(registered) == [0, 0, 0, 0]
+    assert num_rows(registered) == [0] * 7
 
 
 def test_adapters_and_nothing_are_nothing_to_write(registered, run):
     registered.write([])
     registered.write([AdapterTrained(run_id=run.id, tensors={})])
-    assert num_rows(registered) == [0, 0, 0, 0]
+    assert num_rows(registered) == [0] * 7
 
 
 def test_writing_is_a_sign_of_life(registered, run, records):
@@ -170,6 +230,7 @@ def test_details_can_be_left_out(registered, run, records):
     row = next(r for r in registered.study_results("sample", with_details=False).runs if r.id == run.id)
     assert row.scores == registered.run(run.id).scores
     assert (row.sites, row.training_curve, row.example_loss_nats) == ((), (), None)
+    assert (row.outcomes, row.revisions, row.traces) == ((), (), ())
 
 
 def test_a_full_disk_loses_nothing_and_keeps_nothing_half_written(tmp_path, study, runs, run, records):

@@ -6,8 +6,25 @@ tables of an older database. A test opens a file of every released version and c
 
 import time
 from collections.abc import Callable
+from typing import Any
 
-from sqlalchemy import Connection, inspect, select, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Connection,
+    Double,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    inspect,
+    select,
+    text,
+)
+from sqlalchemy.types import TypeEngine
 
 from rankwise.errors import LedgerError
 from rankwise.ledger.connection import describe
@@ -18,7 +35,46 @@ def create_tables(connection: Connection) -> None:
     METADATA.create_all(connection)
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (create_tables,)
+def add_outcomes_and_traces(connection: Connection) -> None:
+    """Version 2: learning-rate factors, what a probe needed, what was stored, revisions, and traces of each step.
+
+    The tables are written out here, because those of `schema.py` go on to later versions.
+    """
+    for name in ("probe_peak_memory_bytes", "stored_params", "held_params"):
+        _add_column(connection, "runs", name, BigInteger())
+    for name in ("lr_factor_down", "lr_factor_up"):
+        _add_column(connection, "allocations", name, Double(), "DEFAULT 1.0 NOT NULL")
+    version_2 = MetaData()
+    Table("runs", version_2, Column("id", String(64), primary_key=True))  # what the keys refer to
+    new = (
+        Table(
+            "outcomes", version_2, *_key("position"), Column("site", Text, nullable=False),
+            Column("rank", Integer, nullable=False), Column("scale", Double, nullable=False),
+            Column("params", BigInteger, nullable=False), Column("num_unmoved", Integer, nullable=False),
+            Column("num_revisions", Integer, nullable=False),
+        ),
+        Table("revisions", version_2, *_key("step"), Column("ranks", JSON, nullable=False), sqlite_with_rowid=False),
+        Table(
+            "traces", version_2, *_key("step", "position"), Column("site_group", String(40), nullable=False),
+            Column("grad_norm", Double), Column("update_norm", Double), Column("weight_norm", Double),
+            sqlite_with_rowid=False,
+        ),
+    )  # fmt: skip
+    version_2.create_all(connection, tables=new, checkfirst=False)
+
+
+def _add_column(connection: Connection, table: str, name: str, kind: TypeEngine[Any], rest: str = "") -> None:
+    type_name = kind.compile(dialect=connection.dialect)
+    connection.execute(text(f"ALTER TABLE {table} ADD COLUMN {name} {type_name} {rest}"))
+
+
+def _key(*names: str) -> tuple[Column[Any], ...]:
+    """The run and whole numbers that count within it."""
+    run_id: Column[Any] = Column("run_id", String(64), ForeignKey("runs.id"), primary_key=True)
+    return run_id, *(Column(name, Integer, primary_key=True, autoincrement=False) for name in names)
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (create_tables, add_outcomes_and_traces)
 """Version n is the database after the first n of them."""
 
 

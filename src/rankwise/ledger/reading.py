@@ -4,6 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,16 @@ from rankwise.ledger.schema import (
     EVALUATIONS,
     EXAMPLE_LOSSES,
     MEASUREMENTS,
+    OUTCOMES,
+    REVISIONS,
     RUNS,
     STUDIES,
     STUDY_RUNS,
+    TRACES,
 )
 from rankwise.ledger.studies import unknown_study
 from rankwise.ledger.writing import decode_array
-from rankwise.records import SiteAllocation
+from rankwise.records import RanksRevised, SiteAllocation, SiteOutcome, StepTrace
 
 RunIds = Select[tuple[str]]
 """A query for the runs that are wanted."""
@@ -38,7 +42,11 @@ class _Parts:
     """What other tables hold about one run."""
 
     sites: list[SiteAllocation] = field(default_factory=list)
+    outcomes: list[SiteOutcome] = field(default_factory=list)
+    revisions: list[RanksRevised] = field(default_factory=list)
+    traces: list[StepTrace] = field(default_factory=list)
     training_curve: list[CurvePoint] = field(default_factory=list)
+    grad_norm_curve: list[CurvePoint] = field(default_factory=list)
     evaluations: list[RowMapping] = field(default_factory=list)
     """In the order of their steps."""
     test_arrays: defaultdict[int | None, dict[str, np.ndarray]] = field(default_factory=lambda: defaultdict(dict))
@@ -121,10 +129,14 @@ def _run_row(row: RowMapping, arm: str, purpose: Any, parts: _Parts) -> RunRow:
         purpose=purpose,
         error=_error(row),
         sites=tuple(parts.sites),
+        outcomes=tuple(parts.outcomes),
+        revisions=tuple(parts.revisions),
+        traces=tuple(parts.traces),
         scores=_scores(row["status"], parts),
         example_loss_nats=arrays.get("example_loss_nats"),
         example_answer_tokens=arrays.get("example_answer_tokens"),
         training_curve=tuple(parts.training_curve),
+        grad_norm_curve=tuple(parts.grad_norm_curve),
         validation_curve=tuple(CurvePoint(step=e["step"], value=_number(e["loss_nats"])) for e in validation),
     )
 
@@ -164,7 +176,9 @@ def _load_parts(connection: Connection, run_ids: RunIds, with_details: bool) -> 
         parts[row["run_id"]].evaluations.append(row)
     if with_details:
         _load_sites(connection, run_ids, parts)
+        _load_outcomes(connection, run_ids, parts)
         _load_training_curves(connection, run_ids, parts)
+        _load_traces(connection, run_ids, parts)
         _load_test_arrays(connection, run_ids, parts)
     return parts
 
@@ -172,15 +186,47 @@ def _load_parts(connection: Connection, run_ids: RunIds, with_details: bool) -> 
 def _load_sites(connection: Connection, run_ids: RunIds, parts: defaultdict[str, _Parts]) -> None:
     query = select(ALLOCATIONS).where(ALLOCATIONS.c.run_id.in_(run_ids)).order_by(ALLOCATIONS.c.position)
     for row in connection.execute(query).mappings():
-        columns = {name: value for name, value in row.items() if name not in ("run_id", "position")}
-        parts[row["run_id"]].sites.append(SiteAllocation(**columns))
+        parts[row["run_id"]].sites.append(SiteAllocation(**_without_key(row)))
+
+
+def _load_outcomes(connection: Connection, run_ids: RunIds, parts: defaultdict[str, _Parts]) -> None:
+    outcomes = select(OUTCOMES).where(OUTCOMES.c.run_id.in_(run_ids)).order_by(OUTCOMES.c.position)
+    for row in connection.execute(outcomes).mappings():
+        parts[row["run_id"]].outcomes.append(SiteOutcome(**_without_key(row)))
+    revisions = select(REVISIONS).where(REVISIONS.c.run_id.in_(run_ids)).order_by(REVISIONS.c.step)
+    for row in connection.execute(revisions).mappings():
+        revision = RanksRevised(run_id=row["run_id"], step=row["step"], ranks=tuple(row["ranks"]))
+        parts[row["run_id"]].revisions.append(revision)
+
+
+def _without_key(row: RowMapping) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in ("run_id", "position")}
 
 
 def _load_training_curves(connection: Connection, run_ids: RunIds, parts: defaultdict[str, _Parts]) -> None:
-    columns = (MEASUREMENTS.c.run_id, MEASUREMENTS.c.step, MEASUREMENTS.c.loss_nats)
+    columns = (MEASUREMENTS.c.run_id, MEASUREMENTS.c.step, MEASUREMENTS.c.loss_nats, MEASUREMENTS.c.grad_norm)
     query = select(*columns).where(MEASUREMENTS.c.run_id.in_(run_ids)).order_by(*columns[:2])
-    for run_id, step, loss_nats in connection.execute(query):
+    for run_id, step, loss_nats, grad_norm in connection.execute(query):
         parts[run_id].training_curve.append(CurvePoint(step=step, value=_number(loss_nats)))
+        parts[run_id].grad_norm_curve.append(CurvePoint(step=step, value=_number(grad_norm)))
+
+
+def _load_traces(connection: Connection, run_ids: RunIds, parts: defaultdict[str, _Parts]) -> None:
+    query = select(TRACES).where(TRACES.c.run_id.in_(run_ids))
+    ordered = connection.execute(query.order_by(TRACES.c.run_id, TRACES.c.step, TRACES.c.position))
+    for (run_id, step), rows in groupby(ordered, key=lambda row: (row.run_id, row.step)):
+        columns = zip(*((r.site_group, r.grad_norm, r.update_norm, r.weight_norm) for r in rows), strict=True)
+        groups, *norms = columns
+        grad_norms, update_norms, weight_norms = (tuple(map(_number, norm)) for norm in norms)
+        trace = StepTrace(
+            run_id=run_id,
+            step=step,
+            groups=groups,
+            grad_norms=grad_norms,
+            update_norms=update_norms,
+            weight_norms=weight_norms,
+        )
+        parts[run_id].traces.append(trace)
 
 
 def _load_test_arrays(connection: Connection, run_ids: RunIds, parts: defaultdict[str, _Parts]) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rankwise.records import SiteAllocation
+from rankwise.records import RanksRevised, SiteAllocation, SiteOutcome, StepTrace
 
 RunStatus = Literal["pending", "running", "finished", "diverged", "failed"]
 
@@ -33,9 +33,20 @@ class RunRow:
     error: str | None = None
     """Why it failed or diverged, with the step."""
     params: int | None = None
+    """What it began to train with; the same as `stored_params` but for dynamic and post-hoc strategies."""
+    stored_params: int | None = None
+    """What its adapter holds at the end; None until then, and for runs of a ledger older than this audit."""
+    held_params: int | None = None
+    """The most that were active at once while it trained."""
     budget_params: int | None = None
     residual_params: int | None = None
     sites: tuple[SiteAllocation, ...] = ()
+    outcomes: tuple[SiteOutcome, ...] = ()
+    """In the order of `sites`; empty until the run's end."""
+    revisions: tuple[RanksRevised, ...] = ()
+    """What a dynamic strategy did, in the order of the steps."""
+    traces: tuple[StepTrace, ...] = ()
+    """In the order of the steps."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """`validation_loss`, `test_loss` (nats per answer token), `test_perplexity`, `test_token_accuracy`,
     `validation_token_accuracy`, `initial_validation_loss` (before the first step)."""
@@ -44,11 +55,14 @@ class RunRow:
     example_answer_tokens: np.ndarray | None = None
     training_curve: tuple[CurvePoint, ...] = ()
     """Training loss at each step."""
+    grad_norm_curve: tuple[CurvePoint, ...] = ()
+    """Norm of the whole gradient at each step, before clipping."""
     validation_curve: tuple[CurvePoint, ...] = ()
     """Validation loss at each evaluation, step 0 included."""
     steps: int | None = None
     wall_s: float | None = None
     probe_wall_s: float | None = None
+    probe_peak_memory_bytes: int | None = None
     peak_memory_bytes: int | None = None
     predicted_memory_bytes: int | None = None
     pack_slots: int | None = None

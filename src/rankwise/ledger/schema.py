@@ -64,6 +64,10 @@ RUNS = Table(
     Column("params", BigInteger),
     Column("residual_params", BigInteger),
     Column("probe_wall_s", Double),
+    Column("probe_peak_memory_bytes", BigInteger),
+    # The adapter as it was stored.
+    Column("stored_params", BigInteger),
+    Column("held_params", BigInteger),
     # The end of the run.
     Column("diverged_step", Integer),
     Column("diverged_cause", Text),
@@ -111,6 +115,32 @@ ALLOCATIONS = Table(
     Column("realised_rank", Integer, nullable=False),
     Column("scale", Double, nullable=False),
     Column("params", BigInteger, nullable=False),
+    Column("lr_factor_down", Double, nullable=False, server_default="1.0"),
+    Column("lr_factor_up", Double, nullable=False, server_default="1.0"),
+)
+
+# What each site's adapter was at the end of training, in the order of `allocations`.
+OUTCOMES = Table(
+    "outcomes",
+    METADATA,
+    _run_id(),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("site", Text, nullable=False),
+    Column("rank", Integer, nullable=False),
+    Column("scale", Double, nullable=False),
+    Column("params", BigInteger, nullable=False),
+    Column("num_unmoved", Integer, nullable=False),
+    Column("num_revisions", Integer, nullable=False),
+)
+
+# What a dynamic strategy did: active components of each site after `step`, in the order of `allocations`.
+REVISIONS = Table(
+    "revisions",
+    METADATA,
+    _run_id(),
+    Column("step", Integer, primary_key=True, autoincrement=False),
+    Column("ranks", JSON, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 # SQLite stores NaN as NULL; in the loss and norm columns below NULL therefore means "not a number", never "missing".
@@ -124,6 +154,20 @@ MEASUREMENTS = Table(
     Column("grad_norm", Double),
     Column("learning_rate", Double, nullable=False),
     Column("num_tokens", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# A step is one row a group of sites (`attention.early`, …).
+TRACES = Table(
+    "traces",
+    METADATA,
+    _run_id(),
+    Column("step", Integer, primary_key=True, autoincrement=False),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("site_group", String(40), nullable=False),
+    Column("grad_norm", Double),
+    Column("update_norm", Double),
+    Column("weight_norm", Double),
     sqlite_with_rowid=False,
 )
 

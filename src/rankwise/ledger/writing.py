@@ -5,11 +5,31 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from sqlalchemy import Connection, delete, insert, update
+from sqlalchemy import Connection, Table, delete, insert, update
 
 from rankwise.ledger.connection import upsert
-from rankwise.ledger.schema import ALLOCATIONS, EVALUATIONS, EXAMPLE_LOSSES, MEASUREMENTS, RUNS
-from rankwise.records import Evaluated, Record, RunAllocated, RunDiverged, RunFinished, StepDone
+from rankwise.ledger.schema import (
+    ALLOCATIONS,
+    EVALUATIONS,
+    EXAMPLE_LOSSES,
+    MEASUREMENTS,
+    OUTCOMES,
+    REVISIONS,
+    RUNS,
+    TRACES,
+)
+from rankwise.records import (
+    Evaluated,
+    RanksRevised,
+    Record,
+    RunAllocated,
+    RunAudited,
+    RunDiverged,
+    RunFailed,
+    RunFinished,
+    StepDone,
+    StepTrace,
+)
 
 EXAMPLE_ARRAYS = {"example_loss_nats": "<f8", "example_answer_tokens": "<i4", "example_correct_tokens": "<i4"}
 """The arrays of `Evaluated` and the number format they are stored in."""
@@ -22,9 +42,15 @@ def write_records(connection: Connection, records: Sequence[Record]) -> None:
     for allocated in _of_kind(records, RunAllocated):
         _write_allocation(connection, allocated)
     upsert(connection, MEASUREMENTS, [_step_row(step) for step in _of_kind(records, StepDone)])
+    upsert(connection, TRACES, [row for trace in _of_kind(records, StepTrace) for row in _trace_rows(trace)])
+    upsert(connection, REVISIONS, [_revision_row(revision) for revision in _of_kind(records, RanksRevised)])
     _write_evaluations(connection, _of_kind(records, Evaluated))
+    for audited in _of_kind(records, RunAudited):
+        _write_outcome(connection, audited)
     for diverged in _of_kind(records, RunDiverged):
         _set_on_run(connection, diverged.run_id, diverged_step=diverged.step, diverged_cause=diverged.cause)
+    for failed in _of_kind(records, RunFailed):
+        _set_on_run(connection, failed.run_id, status="failed", worker=None, error=failed.cause)
     for finished in _of_kind(records, RunFinished):
         _write_finish(connection, finished)
 
@@ -34,16 +60,49 @@ def _of_kind(records: Iterable[Record], kind: type[AnyRecord]) -> list[AnyRecord
 
 
 def _write_allocation(connection: Connection, record: RunAllocated) -> None:
-    connection.execute(delete(ALLOCATIONS).where(ALLOCATIONS.c.run_id == record.run_id))
+    _replace_sites(connection, ALLOCATIONS, record)
+    # A new attempt: what an earlier one did and left is not its own.
+    for table in (OUTCOMES, REVISIONS):
+        connection.execute(delete(table).where(table.c.run_id == record.run_id))
+    totals = {name: value for name, value in vars(record).items() if name not in ("run_id", "sites")}
+    _set_on_run(connection, record.run_id, **totals, stored_params=None, held_params=None)
+
+
+def _write_outcome(connection: Connection, record: RunAudited) -> None:
+    _replace_sites(connection, OUTCOMES, record)
+    _set_on_run(connection, record.run_id, stored_params=record.params, held_params=record.held_params)
+
+
+def _replace_sites(connection: Connection, table: Table, record: RunAllocated | RunAudited) -> None:
+    """One row a site, in order, instead of all that an earlier attempt left."""
+    connection.execute(delete(table).where(table.c.run_id == record.run_id))
     rows = [{"run_id": record.run_id, "position": i, **vars(site)} for i, site in enumerate(record.sites)]
     if rows:
-        connection.execute(insert(ALLOCATIONS), rows)
-    totals = {name: getattr(record, name) for name in ("budget_params", "params", "residual_params", "probe_wall_s")}
-    _set_on_run(connection, record.run_id, **totals)
+        connection.execute(insert(table), rows)
 
 
 def _step_row(record: StepDone) -> dict[str, Any]:
     return dict(vars(record))
+
+
+def _revision_row(record: RanksRevised) -> dict[str, Any]:
+    return {"run_id": record.run_id, "step": record.step, "ranks": list(record.ranks)}
+
+
+def _trace_rows(record: StepTrace) -> list[dict[str, Any]]:
+    columns = zip(record.groups, record.grad_norms, record.update_norms, record.weight_norms, strict=True)
+    return [
+        {
+            "run_id": record.run_id,
+            "step": record.step,
+            "position": position,
+            "site_group": group,
+            "grad_norm": grad_norm,
+            "update_norm": update_norm,
+            "weight_norm": weight_norm,
+        }
+        for position, (group, grad_norm, update_norm, weight_norm) in enumerate(columns)
+    ]
 
 
 def _write_evaluations(connection: Connection, records: Sequence[Evaluated]) -> None:
@@ -67,7 +126,7 @@ def _write_finish(connection: Connection, record: RunFinished) -> None:
         values |= {"diverged_step": None, "diverged_cause": None}
     _set_on_run(connection, record.run_id, **values, error=None, finished_at=time.time())
     # An attempt that died may have come further than the one that now ended (a run that diverged earlier).
-    for table in (MEASUREMENTS, EVALUATIONS):
+    for table in (MEASUREMENTS, TRACES, REVISIONS, EVALUATIONS):
         beyond = (table.c.run_id == record.run_id) & (table.c.step > record.steps)
         connection.execute(delete(table).where(beyond))
 

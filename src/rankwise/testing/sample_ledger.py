@@ -9,7 +9,20 @@ import numpy as np
 
 from rankwise.allocation.rank_map import Scaling
 from rankwise.ledger import Ledger
-from rankwise.records import Evaluated, Record, RunAllocated, RunDiverged, RunFinished, SiteAllocation, Split, StepDone
+from rankwise.records import (
+    Evaluated,
+    RanksRevised,
+    Record,
+    RunAllocated,
+    RunAudited,
+    RunDiverged,
+    RunFinished,
+    SiteAllocation,
+    SiteOutcome,
+    Split,
+    StepDone,
+    StepTrace,
+)
 from rankwise.streams import stream
 from rankwise.study.config import Arm, BaseSettings, BudgetSettings, CompareSettings, DataSettings, Study, TrainSettings
 from rankwise.study.plan import report_runs, tuning_runs
@@ -20,6 +33,8 @@ NUM_STEPS = 8
 NUM_EXAMPLES = 6
 RANKS = {"uniform": (4, 4), "linear_decay": (6, 2), "random": (3, 5)}
 """Of the two sites, per strategy."""
+REVISIONS = {"linear_decay": {2: (5, 3), 4: (6, 2)}}
+"""Step -> ranks, of the strategy that here plays the one that moves them."""
 
 
 def sample_study(name: str = "sample", arms: Sequence[str] = ("uniform", "linear_decay", "random")) -> Study:
@@ -58,12 +73,13 @@ def sample_runs(study: Study, *, base_fingerprint: str = "base", rate: float = R
 
 def run_records(run: Run, *, score_test: bool = True) -> list[Record]:
     """What a run that finishes tells."""
-    return [*_training_records(run, NUM_STEPS), *_final_scores(run, score_test), _finished(run, "finished", NUM_STEPS)]
+    scores = _final_scores(run, score_test)
+    return [*_training_records(run, NUM_STEPS), *scores, _audited(run), _finished(run, "finished", NUM_STEPS)]
 
 
 def diverged_records(run: Run, step: int = 5) -> list[Record]:
     """What a run tells whose loss stops being finite at `step`."""
-    *before, last = _training_records(run, step)
+    *before, last, _ = _training_records(run, step)
     assert isinstance(last, StepDone)
     broken = StepDone(**{**vars(last), "loss_nats": float("nan"), "grad_norm": float("inf")})
     diverged = RunDiverged(run_id=run.id, step=step, cause="the loss is not a number")
@@ -93,7 +109,13 @@ def _training_records(run: Run, steps: int) -> Iterator[Record]:
     sites = tuple(_site(i, rank) for i, rank in enumerate(RANKS[run.arm.strategy]))
     params = sum(site.params for site in sites)
     yield RunAllocated(
-        run_id=run.id, sites=sites, budget_params=130, params=params, residual_params=130 - params, probe_wall_s=0.5
+        run_id=run.id,
+        sites=sites,
+        budget_params=130,
+        params=params,
+        residual_params=130 - params,
+        probe_wall_s=0.5,
+        probe_peak_memory_bytes=200 * 2**20,
     )
     yield _evaluated(run, "validation", 0)
     for step in range(1, steps + 1):
@@ -105,6 +127,16 @@ def _training_records(run: Run, steps: int) -> Iterator[Record]:
             grad_norm=1.0 / step,
             learning_rate=run.learning_rate * (1 - step / NUM_STEPS),
             num_tokens=100 + step,
+        )
+        if ranks := REVISIONS.get(run.arm.strategy, {}).get(step):
+            yield RanksRevised(run_id=run.id, step=step, ranks=ranks)
+        yield StepTrace(
+            run_id=run.id,
+            step=step,
+            groups=("attention.early", "attention.late"),
+            grad_norms=(0.8 / step, 0.6 / step),
+            update_norms=(0.2 / step, 0.1 / step),
+            weight_norms=(0.2 * step, 0.1 * step),
         )
 
 
@@ -119,7 +151,25 @@ def _site(index: int, rank: int) -> SiteAllocation:
         realised_rank=rank,
         scale=16 / rank,
         params=rank * 16,
+        lr_factor_up=2.0,
     )
+
+
+def _audited(run: Run) -> RunAudited:
+    ranks, num_revisions = RANKS[run.arm.strategy], len(REVISIONS.get(run.arm.strategy, {}))
+    sites = tuple(
+        SiteOutcome(
+            site=f"model.layers.{index}.self_attn.q_proj",
+            rank=rank,
+            scale=16 / rank,
+            params=rank * 16,
+            num_unmoved=index,
+            num_revisions=num_revisions,
+        )
+        for index, rank in enumerate(ranks)
+    )
+    stored = sum(site.params for site in sites)
+    return RunAudited(run_id=run.id, sites=sites, params=stored, held_params=stored)
 
 
 def _final_scores(run: Run, score_test: bool) -> list[Record]:
