@@ -4,7 +4,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -63,6 +63,14 @@ class RankMap:
     def scale_of(self, name: str) -> float:
         """The scale of one site; 0 where the map does not have it."""
         return next((c for s, c in zip(self.sites, self.scales, strict=True) if s.name == name), 0.0)
+
+    def with_ranks(self, ranks: Mapping[str, int]) -> "RankMap":
+        """The same sites at the same scales with other ranks; 0 where `ranks` does not name a site.
+
+        What a run stores may differ from what it was allocated: a subtracted initial product doubles each rank, and a
+        dynamic strategy moves them.
+        """
+        return replace(self, ranks=tuple(ranks.get(site.name, 0) for site in self.sites))
 
     @property
     def residual_params(self) -> int:

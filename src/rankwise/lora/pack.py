@@ -2,8 +2,11 @@
 
 K = slots, P = adapter parameters of one slot with padding, R = largest rank of any slot at a site.
 
-All weights of a slot are one contiguous row of `weights_KP`, and so are its gradients. An optimizer step, a norm, a
-checkpoint or a copy is then one operation per slot instead of two per site.
+The *master weights* of a slot are one contiguous float32 row of `weights_KP`, and so are its gradients: an optimizer
+step, a norm, a checkpoint or a copy is one operation per slot instead of two per site. The *compute tensors* are what
+the packed layers multiply with and what their backward passes sum into. Where nothing tells them apart (float32, every
+component trained) they are views of the master weights and cost nothing; else `refresh` writes them from the master
+weights, and `pull_gradients` brings the gradients back (docs/design/0006).
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +20,9 @@ from torch import nn
 from rankwise.allocation.rank_map import RankMap
 from rankwise.allocation.sites import Site
 from rankwise.errors import AuditError
-from rankwise.lora.init import initial_down
+from rankwise.lora.compute_tensors import ComputeTensors
+from rankwise.lora.init import InitialAdapter, initial_pair
+from rankwise.lora.layout import Layout
 from rankwise.lora.packed_linear import DropoutMasks, PackedLinear, RowSlots, SiteTensors
 from rankwise.records import SiteAllocation
 
@@ -29,6 +34,16 @@ class SlotPlan:
     rank_map: RankMap
     init: str
     seed: int
+    initial: InitialAdapter | None = None
+    """The matrices themselves, for an `init` that looks at weights or data; None: drawn from `seed`."""
+
+    def ranks(self) -> dict[Site, int]:
+        """Trained components of each site."""
+        return dict(zip(self.rank_map.sites, self.rank_map.ranks, strict=True))
+
+    def frozen_ranks(self) -> dict[Site, int]:
+        """Components of each site that are subtracted and never trained: a copy of the initial ones, or none."""
+        return self.ranks() if self.initial is not None and self.initial.subtracted else {}
 
 
 class AdapterPack:
@@ -43,21 +58,32 @@ class AdapterPack:
         self.plans = tuple(plans)
         self.rows = RowSlots()
         self._model = model
-        self._layout = _Layout.of([plan.rank_map for plan in plans])
+        self._ranks = [{site.name: rank for site, rank in plan.ranks().items()} for plan in plans]
+        layout = Layout.of(plan.ranks() for plan in plans)
+        frozen = Layout.of(plan.frozen_ranks() for plan in plans)
         device = next(model.parameters()).device
-        shape = (len(plans), self._layout.num_params)
-        self.weights_KP = torch.zeros(shape, dtype=torch.float32, device=device)
+        self.weights_KP = torch.zeros(len(plans), layout.num_params, device=device)
         """Master weights, always float32."""
         self.grads_KP = torch.zeros_like(self.weights_KP)
-        self._working_KP = self.weights_KP if compute_dtype == torch.float32 else self.weights_KP.to(compute_dtype)
+        self.frozen_KP = torch.zeros(len(plans), frozen.num_params, device=device)
+        """Subtracted components, in a layout of their own (P counts theirs); empty where no slot has any."""
+        self._layout, self._frozen_layout = layout, frozen
+        self._compute = ComputeTensors(
+            self.weights_KP,
+            self.grads_KP,
+            self.frozen_KP,
+            layout=layout,
+            frozen_layout=frozen,
+            dtype=compute_dtype,
+        )
         # Something that requires grad must enter each packed layer, or autograd would not record the first block.
         anchor = torch.zeros((), device=device, requires_grad=True)
         self._layers: dict[str, PackedLinear] = {}
-        for place in self._layout.places:
-            base = model.get_submodule(place.site.name)
-            site = self._site_tensors(place, compute_dtype)
-            self._layers[place.site.name] = PackedLinear(place.site.name, base, site, anchor, self.rows)
-        self._draw()
+        for place in layout.places:
+            name = place.site.name
+            site = self._site_tensors(name, compute_dtype)
+            self._layers[name] = PackedLinear(name, model.get_submodule(name), site, anchor, self.rows)
+        self._start()
         self._attach()
         self.audit()
 
@@ -75,21 +101,39 @@ class AdapterPack:
             self.rows.slots_N = self.rows.dropout_masks = None
 
     def refresh(self) -> None:
-        """Copy the master weights into the compute dtype; after every change of `weights_KP`."""
-        if self._working_KP is not self.weights_KP:
-            self._working_KP.copy_(self.weights_KP)
+        """Write the compute tensors; after every change of `weights_KP`."""
+        self._compute.write()
+
+    def pull_gradients(self) -> None:
+        """Complete `grads_KP`; once per optimizer step, after all its backward passes."""
+        self._compute.pull_gradients()
+
+    def zero_gradients(self) -> None:
+        """Forget all gradients; after every optimizer step."""
+        self._compute.zero_gradients()
+
+    def restore(self, weights_KP: torch.Tensor, frozen_KP: torch.Tensor) -> None:
+        """Go on from saved `weights_KP` and `frozen_KP`."""
+        self.weights_KP.copy_(weights_KP)
+        self.frozen_KP.copy_(frozen_KP)
+        self._compute.write_frozen()
+        self.refresh()
 
     def tensors(self, slot: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Per site name the slot's own `down` (r, in) and `up` (out, r) in float32, without padding."""
+        """What the slot's adapter is on the base model: per site name `down` (r, in) and `up` (out, r) in float32.
+
+        Subtracted components stand behind the trained ones, with `up` negated, so that `scale x up · down` is the whole
+        change of the layer and r is twice the trained rank. That is the plain adapter that PEFT's
+        `path_initial_model_for_weight_conversion` writes for such initialisations.
+        """
         found = {}
-        for place in self._layout.places:
-            rank = self._rank(slot, place.site.name)
+        for site, rank in self.plans[slot].ranks().items():
             if rank:
-                down, up = place.views(self.weights_KP)
-                found[place.site.name] = (
-                    down[slot, :rank].cpu().numpy().copy(),
-                    up[slot, :, :rank].cpu().numpy().copy(),
-                )
+                down, up = self._parts(self._layout, self.weights_KP, slot, site.name, rank)
+                if self._num_frozen(slot, site.name):
+                    down_0, up_0 = self._parts(self._frozen_layout, self.frozen_KP, slot, site.name, rank)
+                    down, up = np.concatenate([down, down_0]), np.concatenate([up, -up_0], axis=1)
+                found[site.name] = (down, up)
         return found
 
     def audit(self) -> list[tuple[SiteAllocation, ...]]:
@@ -109,24 +153,46 @@ class AdapterPack:
         for name, layer in self._layers.items():
             _set_submodule(self._model, name, layer)
 
-    def _draw(self) -> None:
+    def _start(self) -> None:
+        """Put every slot's initial matrices into the master weights, and frozen copies where they are subtracted."""
         for slot, plan in enumerate(self.plans):
-            for site, rank in zip(plan.rank_map.sites, plan.rank_map.ranks, strict=True):
+            for site, rank in plan.ranks().items():
                 if rank:
-                    down, _ = self._layout.place(site.name).views(self.weights_KP)
-                    down[slot, :rank] = torch.from_numpy(initial_down(plan.init, site, rank, plan.seed))
+                    down, up = initial_pair(plan.init, plan.initial, site, rank, plan.seed)
+                    self._put(self._layout, self.weights_KP, slot, site.name, down, up)
+                    if self._num_frozen(slot, site.name):
+                        self._put(self._frozen_layout, self.frozen_KP, slot, site.name, down, up)
+        self._compute.write_frozen()
         self.refresh()
 
-    def _site_tensors(self, place: "_Place", dtype: torch.dtype) -> SiteTensors:
-        gate_KR = torch.zeros(self.num_slots, place.rank, dtype=dtype, device=self.weights_KP.device)
-        for slot, plan in enumerate(self.plans):
-            gate_KR[slot, : self._rank(slot, place.site.name)] = plan.rank_map.scale_of(place.site.name)
-        down, up = place.views(self._working_KP)
-        grad_down, grad_up = place.views(self.grads_KP)
-        return SiteTensors(down, up, gate_KR, grad_down, grad_up)
+    def _put(self, layout: Layout, flat_KP: torch.Tensor, slot: int, name: str, *pair: np.ndarray) -> None:
+        (down, up), rank = layout.place(name).views(flat_KP), len(pair[0])
+        down[slot, :rank] = torch.from_numpy(pair[0])
+        up[slot, :, :rank] = torch.from_numpy(pair[1])
 
-    def _rank(self, slot: int, name: str) -> int:
-        return self._layout.ranks[slot].get(name, 0)
+    def _parts(
+        self, layout: Layout, flat_KP: torch.Tensor, slot: int, name: str, rank: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The inverse of `_put`."""
+        down, up = layout.place(name).views(flat_KP)
+        return down[slot, :rank].cpu().numpy().copy(), up[slot, :, :rank].cpu().numpy().copy()
+
+    def _site_tensors(self, name: str, dtype: torch.dtype) -> SiteTensors:
+        down, up, grad_down, grad_up = self._compute.views(name)
+        gate_KR = torch.stack([self._planned_gate(slot, name, down.shape[1], dtype) for slot in range(self.num_slots)])
+        return SiteTensors(down, up, gate_KR.to(down.device), grad_down, grad_up)
+
+    def _planned_gate(self, slot: int, name: str, width: int, dtype: torch.dtype) -> torch.Tensor:
+        """The scale at trained components, its negative at subtracted ones, zero at padding: (R,)."""
+        gate_R = torch.zeros(width, dtype=dtype)
+        first, scale = self._compute.num_trained(name), self.plans[slot].rank_map.scale_of(name)
+        gate_R[: self._ranks[slot].get(name, 0)] = scale
+        gate_R[first : first + self._num_frozen(slot, name)] = -scale
+        return gate_R
+
+    def _num_frozen(self, slot: int, name: str) -> int:
+        initial = self.plans[slot].initial
+        return self._ranks[slot].get(name, 0) if initial is not None and initial.subtracted else 0
 
     def _audit_slot(self, slot: int) -> Iterator[SiteAllocation]:
         rank_map = self.plans[slot].rank_map
@@ -150,62 +216,18 @@ class AdapterPack:
             if planned:
                 raise AuditError(f"{name}: planned rank {planned}, but the layer carries no adapter.")
             return 0  # no slot adapts this site
-        gate_R = layer.site.gate_KR[slot].float()
-        drawn_R = layer.site.down_KRD[slot].ne(0).any(dim=1)
-        realised = int((gate_R.ne(0) & drawn_R).sum())
-        expected_R = torch.zeros_like(gate_R)
-        expected_R[:planned] = torch.tensor(scale, dtype=layer.site.gate_KR.dtype).float()
-        if realised != planned or not torch.equal(gate_R, expected_R):
+        gate_R = layer.site.gate_KR[slot].cpu()
+        drawn_R = layer.site.down_KRD[slot].ne(0).any(dim=1).cpu()
+        present_R = gate_R.ne(0) & drawn_R
+        first = self._compute.num_trained(name)
+        realised, frozen = int(present_R[:first].sum()), int(present_R[first:].sum())
+        expected_R = self._planned_gate(slot, name, len(gate_R), gate_R.dtype)
+        if realised != planned or frozen != self._num_frozen(slot, name) or not torch.equal(gate_R, expected_R):
             raise AuditError(
                 f"{name}: planned rank {planned} at scale {scale:g}, realised rank {realised} at "
-                f"{gate_R[gate_R != 0].unique().tolist()}. The run is not trained."
+                f"{gate_R[gate_R != 0].float().unique().tolist()}. The run is not trained."
             )
         return realised
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where one site's matrices lie in a slot's row."""
-
-    site: Site
-    rank: int
-    offset: int
-
-    def views(self, flat_KP: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """`down` (K, R, D) and `up` (K, F, R) as views of the flat rows."""
-        down_size = self.rank * self.site.in_features
-        up_size = self.rank * self.site.out_features
-        down = flat_KP[:, self.offset : self.offset + down_size]
-        up = flat_KP[:, self.offset + down_size : self.offset + down_size + up_size]
-        num_slots = flat_KP.shape[0]
-        return (
-            down.view(num_slots, self.rank, self.site.in_features),
-            up.view(num_slots, self.site.out_features, self.rank),
-        )
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """All sites that any slot adapts, each with the largest rank that any slot has there."""
-
-    places: tuple[_Place, ...]
-    ranks: tuple[dict[str, int], ...]
-    num_params: int
-
-    @classmethod
-    def of(cls, rank_maps: Sequence[RankMap]) -> "_Layout":
-        ranks = tuple({s.name: r for s, r in zip(m.sites, m.ranks, strict=True)} for m in rank_maps)
-        sites = {site.name: site for rank_map in rank_maps for site in rank_map.sites}
-        places, offset = [], 0
-        for name, site in sites.items():
-            widest = max(of_slot.get(name, 0) for of_slot in ranks)
-            if widest:
-                places.append(_Place(site, widest, offset))
-                offset += widest * site.cost
-        return cls(tuple(places), ranks, offset)
-
-    def place(self, name: str) -> _Place:
-        return next(place for place in self.places if place.site.name == name)
 
 
 def _set_submodule(model: nn.Module, name: str, module: nn.Module) -> None:

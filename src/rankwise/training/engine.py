@@ -137,9 +137,10 @@ class _PackTraining:
         started = time.monotonic()
         live = [slot for slot in self.slots if not slot.is_done]
         losses_K, tokens_K = self._accumulate(live)
+        self.pack.pull_gradients()
         norms_K = self.pack.grads_KP.norm(dim=1).tolist()
         records = [r for s in live for r in self._advance(s, losses_K[s.number], norms_K[s.number], tokens_K[s.number])]
-        self.pack.grads_KP.zero_()
+        self.pack.zero_gradients()
         self.pack.refresh()
         self._charge(live, tokens_K, time.monotonic() - started)
         records += self._evaluate([slot for slot in live if slot.is_evaluation_due()])
@@ -262,7 +263,7 @@ class _PackTraining:
         return [AdapterTrained(run_id=slot.run.id, tensors=self.pack.tensors(slot.number)), finished]
 
     def to_checkpoint(self) -> Checkpoint:
-        tensors = {"weights": self.pack.weights_KP.detach()}
+        tensors = {"weights": self.pack.weights_KP.detach(), "frozen": self.pack.frozen_KP}
         for slot in self.slots:
             tensors |= {f"optimizer.{slot.number}.{name}": tensor for name, tensor in slot.tensors().items()}
         state = {"run_ids": [slot.run.id for slot in self.slots], "slots": [slot.counters() for slot in self.slots]}
@@ -270,8 +271,7 @@ class _PackTraining:
 
     def restore(self, saved: Checkpoint) -> None:
         assert saved.state["run_ids"] == [slot.run.id for slot in self.slots], "a checkpoint belongs to one pack"
-        self.pack.weights_KP.copy_(saved.tensors["weights"])
-        self.pack.refresh()
+        self.pack.restore(saved.tensors["weights"], saved.tensors["frozen"])
         for slot, counters in zip(self.slots, saved.state["slots"], strict=True):
             prefix = f"optimizer.{slot.number}."
             tensors = {n.removeprefix(prefix): t for n, t in saved.tensors.items() if n.startswith(prefix)}
