@@ -281,6 +281,7 @@ def collate(tokenizer: Any) -> Any:
 
 
 def measured(wall_s: float, losses: list[dict[str, Any]], base: Any, data: Any, runs: list[Any]) -> dict[str, Any]:
+    from rankwise.profiling.speed import measure_matmul_flops
     from rankwise.training.order import BatchOrder
 
     tokens = 0
@@ -301,27 +302,17 @@ def measured(wall_s: float, losses: list[dict[str, Any]], base: Any, data: Any, 
         "dtype": base.settings.dtype,
         "attention": base.settings.attention,
         "num_params": base.num_params,
-        "matmul_flops_per_s": matmul_flops_per_s(base.model.dtype),
+        "matmul_flops_per_s": measure_matmul_flops(2048, 256, 1024, dtype=base.model.dtype, device=base.device),
     }
 
 
-def matmul_flops_per_s(dtype: Any) -> float:
-    """Speed of (2048, 256) x (256, 1024) products in float operations a second, over half a second."""
-    import torch
-
-    left, right = torch.randn(2048, 256).to(dtype), torch.randn(256, 1024).to(dtype)
-    started, count = time.perf_counter(), 0
-    while time.perf_counter() - started < 0.5:
-        left @ right
-        count += 1
-    return 2 * 2048 * 256 * 1024 * count / (time.perf_counter() - started)
-
-
 def summarise(found: dict[str, list[dict[str, Any]]], args: argparse.Namespace) -> dict[str, Any]:
+    from rankwise.profiling.processor import processor_name
+
     ours = found["rankwise"]
     report: dict[str, Any] = {
         "command": " ".join(["python", *sys.argv]),
-        "machine": f"{platform.machine()}, {processor()}",
+        "machine": f"{platform.machine()}, {processor_name()}",
         "dtype": ours[0]["dtype"],
         "num_runs": args.runs,
         "sides": {},
@@ -352,13 +343,6 @@ def largest_difference(one: dict[str, Any], other: dict[str, Any], split: str) -
     if split == "test":
         return max(abs(a - b) for a, b in pairs)
     return max(abs(a - b) for ours, theirs in pairs for a, b in zip(ours, theirs, strict=True))
-
-
-def processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or "unknown processor"
 
 
 def render(report: dict[str, Any]) -> str:

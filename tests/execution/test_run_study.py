@@ -34,10 +34,12 @@ class Watcher(Observer):
         self.steps: Counter[str] = Counter()
         self.notes: list[str] = []
         self.pack_sizes: list[int] = []
+        self.predicted: list[int] = []
         self._left = stop_after
 
     def pack(self, run_ids: Sequence[str], labels: Sequence[str], num_steps: int, predicted_bytes: int) -> None:
         self.pack_sizes.append(len(run_ids))
+        self.predicted.append(predicted_bytes)
 
     def records(self, records: Sequence[Record]) -> None:
         self.steps.update(r.run_id for r in records if isinstance(r, StepDone))
@@ -205,6 +207,8 @@ def test_out_of_memory_halves_the_pack_and_goes_on(
     results = run(small_study, tmp_path, watcher)
     assert reported_losses(results) == pytest.approx(reported_losses(finished[0]), abs=1e-6)
     assert any("out of memory" in note for note in watcher.notes)
+    by_size = dict(zip(watcher.pack_sizes, watcher.predicted, strict=True))
+    assert by_size[4] > by_size[2] > by_size[1] > 0, "each half is predicted anew"
 
 
 def test_a_failed_run_is_named_and_tried_again_by_the_same_command(

@@ -6,8 +6,6 @@ import importlib.util
 import os
 import platform
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,11 +25,7 @@ EXTRAS = {
 """Optional parts and the modules that each needs, as in pyproject.toml."""
 GIB = 2**30
 CUBE = 1024
-"""Edge of the measured matrix product; 2 * 1024^3 operations."""
-SMALL_CUBE = 128
-"""Tried first: without hardware support a bfloat16 product can be 70 times slower than a float32 one."""
-LONGEST_PRODUCT_S = 0.2
-"""The full cube is measured only where the small one predicts less than this."""
+"""Largest edge of the measured matrix product; a slow number format is measured on smaller ones."""
 
 
 def doctor(
@@ -75,23 +69,16 @@ def _host() -> dict[str, Any]:
     import psutil
 
     from rankwise.models.host_memory import keep_freed_memory
+    from rankwise.profiling.processor import processor_name
 
     memory = psutil.virtual_memory()
     return {
-        "processor": _processor_name(),
+        "processor": processor_name(),
         "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_bytes": memory.total,
         "available_memory_bytes": memory.available,
         "allocator_keeps_freed_memory": keep_freed_memory(),
     }
-
-
-def _processor_name() -> str:
-    """Linux says it in a file; elsewhere `platform` knows."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"
 
 
 def _devices() -> dict[str, Any]:
@@ -117,40 +104,14 @@ def _speeds() -> dict[str, Any]:
     """Matrix products per device and number format, in GFLOP/s."""
     import torch
 
+    from rankwise.profiling.speed import measure_matmul_flops
+
+    def gflops(device: str, dtype: torch.dtype) -> float:
+        return round(measure_matmul_flops(CUBE, CUBE, CUBE, dtype=dtype, device=torch.device(device)) / 1e9, 1)
+
     names = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
     formats = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    return {
-        device: {name: round(_matmul_gflops(device, dtype), 1) for name, dtype in formats.items()} for device in names
-    }
-
-
-def _matmul_gflops(device: str, dtype: Any) -> float:
-    small_s = _product_s(device, dtype, SMALL_CUBE)
-    predicted_s = small_s * (CUBE / SMALL_CUBE) ** 3
-    if predicted_s > LONGEST_PRODUCT_S:
-        return 2 * SMALL_CUBE**3 / small_s / 1e9
-    return 2 * CUBE**3 / _product_s(device, dtype, CUBE) / 1e9
-
-
-def _product_s(device: str, dtype: Any, cube: int) -> float:
-    """Best of three products of two `cube` x `cube` matrices, after one that is not counted."""
-    import torch
-
-    left, right = torch.ones(2, cube, cube, device=device, dtype=dtype)
-
-    def multiply() -> None:
-        torch.matmul(left, right)
-        if device.startswith("cuda"):
-            torch.cuda.synchronize(device)
-
-    multiply()
-    return min(_seconds(multiply) for _ in range(3))
-
-
-def _seconds(action: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
+    return {device: {name: gflops(device, dtype) for name, dtype in formats.items()} for device in names}
 
 
 def _extras() -> dict[str, Any]:

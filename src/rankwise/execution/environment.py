@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from rankwise.profiling.processor import processor_name
+
 PACKAGES = ("rankwise", "torch", "transformers", "peft", "numpy", "scipy")
 
 
@@ -18,7 +20,7 @@ def describe_environment(device: torch.device, command: str) -> Mapping[str, str
         "command": command,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": str(os.cpu_count()),
         "threads": str(torch.get_num_threads()),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -26,14 +28,6 @@ def describe_environment(device: torch.device, command: str) -> Mapping[str, str
     found |= {name: metadata.version(name) for name in PACKAGES}
     commit = _commit()
     return found | ({"commit": commit} if commit else {})
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else ():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
 
 
 def _commit() -> str | None:

@@ -14,7 +14,7 @@ from rankwise.execution.checkpoints import CheckpointFolder
 from rankwise.execution.claims import heartbeats
 from rankwise.execution.environment import describe_environment
 from rankwise.execution.observer import Observer
-from rankwise.execution.packing import SizedRun, cut_packs
+from rankwise.execution.packing import SizedRun, cut_packs, estimate_memory
 from rankwise.execution.sizing import available_bytes, size_runs
 from rankwise.execution.tuning import choose_learning_rates
 from rankwise.execution.workbench import Workbench
@@ -22,7 +22,7 @@ from rankwise.ledger import Ledger, worker_name
 from rankwise.ledger.results import StudyResults
 from rankwise.lora.peft_folder import write_peft_folder
 from rankwise.models.host_memory import keep_freed_memory
-from rankwise.packing.packs import DEFAULT_MAX_SLOTS, Pack
+from rankwise.packing.packs import DEFAULT_MAX_SLOTS, Pack, halve
 from rankwise.records import AdapterTrained, Record
 from rankwise.study.config import Study
 from rankwise.study.plan import PlannedRun, report_runs, tuning_runs, unique
@@ -158,7 +158,8 @@ class _StudyRun:
         by_id = {run.planned.run.id: run for run in pending}
         for run_ids in self.checkpoints.packs():
             if all(run_id in by_id for run_id in run_ids):
-                return Pack(tuple(by_id[run_id] for run_id in run_ids), 0)
+                items = tuple(by_id[run_id] for run_id in run_ids)
+                return Pack(items, estimate_memory(items).total_bytes)
         return None
 
     def _train_pack(self, pack: Pack[SizedRun]) -> None:
@@ -176,10 +177,12 @@ class _StudyRun:
     def _train_halves(self, pack: Pack[SizedRun]) -> None:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        half = (len(pack.items) + 1) // 2
-        self.observer.note(f"out of memory with {len(pack.items)} runs side by side; going on with {half}")
-        for part in (pack.items[:half], pack.items[half:]):
-            self._train_pack(Pack(part, pack.predicted_bytes))
+        parts = halve(pack, lambda items: estimate_memory(items).total_bytes)
+        self.observer.note(
+            f"out of memory with {len(pack.items)} runs side by side; going on with {len(parts[0].items)}"
+        )
+        for part in parts:
+            self._train_pack(part)
 
     def _train_once(self, pack: Pack[SizedRun]) -> None:
         runs = [self._allocate(run) for run in pack.items]
