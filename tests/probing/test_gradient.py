@@ -1,6 +1,6 @@
-"""The gradient signal against autograd's own gradient of the weights."""
+"""Gradient signals against autograd's own gradient of the weights, for every family of layers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -8,36 +8,70 @@ import torch
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from rankwise.allocation.sites import Signal
 from rankwise.models.sites import find_sites
-from rankwise.probing.gradient import gradient_rms
+from rankwise.probing.batch import ProbeBatch
+from rankwise.probing.gradient import mean_gradients
+from rankwise.probing.measure import measure
 from tests.families import FAMILIES, family, random_prompts
 
 BATCHES = [torch.from_numpy(np.stack(random_prompts([7] * 3, seed))) for seed in range(3)]
+SCALARS = (Signal.GRADIENT_RMS, Signal.FISHER, Signal.GRADIENT_SENSITIVITY)
 
 
-def losses(model: PreTrainedModel, batches: Sequence[torch.Tensor] = BATCHES) -> list[Callable[[], torch.Tensor]]:
-    return [lambda ids=ids: model(input_ids=ids, labels=ids).loss for ids in batches]
+def probe_batches(model: PreTrainedModel, batches: Sequence[torch.Tensor] = BATCHES) -> list[ProbeBatch]:
+    everywhere = torch.ones(3, 7, dtype=torch.bool)
+    return [
+        ProbeBatch(lambda ids=ids: model(input_ids=ids, labels=ids).loss, everywhere, everywhere) for ids in batches
+    ]
 
 
-def autograd_rms(name: str) -> list[float]:
-    """Mean over the batches of each weight's own root mean square gradient."""
+def autograd_gradients(name: str) -> list[dict[str, torch.Tensor]]:
+    """Each batch's own gradient of each weight, outputs first."""
     model = family(name).requires_grad_(True)
-    names = [site.name for site in find_sites(model)]
-    totals = np.zeros(len(names))
-    for loss in losses(model):
+    modules = {site.name: model.get_submodule(site.name) for site in find_sites(model)}
+    found = []
+    for batch in probe_batches(model):
         model.zero_grad()
-        loss().backward()
-        totals += [float(model.get_submodule(n).weight.grad.square().mean().sqrt()) for n in names]
-    return (totals / len(BATCHES)).tolist()
+        batch.loss().backward()
+        found.append({n: m.weight.grad.T if isinstance(m, Conv1D) else m.weight.grad for n, m in modules.items()})
+        model.zero_grad(set_to_none=True)
+    return found
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_it_is_the_gradient_of_each_weight(name):
+def test_each_signal_is_what_autograd_gives(name):
     model = family(name)
-    found = gradient_rms(model, find_sites(model), losses(model))
-    assert found.dtype == np.float64
-    np.testing.assert_allclose(found, autograd_rms(name), rtol=1e-4)
-    assert (found > 0).all()
+    sites = find_sites(model)
+    found = measure(model, sites, probe_batches(model), SCALARS).values
+    by_batch = autograd_gradients(name)
+    for place, site in enumerate(sites):
+        gradients = torch.stack([gradients[site.name] for gradients in by_batch])
+        weight = model.get_submodule(site.name).weight
+        weight = weight.T if isinstance(model.get_submodule(site.name), Conv1D) else weight
+        squares = gradients.square().mean(dim=(1, 2))
+        expected = {
+            Signal.GRADIENT_RMS: squares.sqrt().mean(),
+            Signal.FISHER: squares.mean(),
+            Signal.GRADIENT_SENSITIVITY: (weight * gradients.mean(dim=0)).abs().mean(),
+        }
+        for signal, value in expected.items():
+            assert found[signal].dtype == np.float64
+            assert found[signal][place] == pytest.approx(value.item(), rel=1e-4), (signal, site.name)
+            assert found[signal][place] > 0
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_mean_gradient_is_autograds(name):
+    model = family(name)
+    sites = find_sites(model)
+    found = mean_gradients(model, sites, probe_batches(model))
+    by_batch = autograd_gradients(name)
+    assert list(found) == [site.name for site in sites]
+    for site in sites:
+        expected = torch.stack([gradients[site.name] for gradients in by_batch]).mean(dim=0)
+        assert found[site.name].shape == (site.out_features, site.in_features)
+        torch.testing.assert_close(found[site.name], expected, rtol=1e-4, atol=1e-8)
 
 
 def test_gpt2_is_measured_on_transposed_weights():
@@ -53,10 +87,9 @@ def test_a_layer_that_runs_twice_is_summed_over_its_calls():
 
     model, reference = shared(), shared().requires_grad_(True)
     sites = [site for site in find_sites(model) if site.name == "model.layers.0.mlp.up_proj"]
-    (found,) = gradient_rms(model, sites, losses(model, BATCHES[:1]))
-    losses(reference, BATCHES[:1])[0]().backward()
-    expected = reference.model.layers[0].mlp.up_proj.weight.grad.square().mean().sqrt()
-    assert found == pytest.approx(expected.item(), rel=1e-4)
+    (found,) = mean_gradients(model, sites, probe_batches(model, BATCHES[:1])).values()
+    probe_batches(reference, BATCHES[:1])[0].loss().backward()
+    torch.testing.assert_close(found, reference.model.layers[0].mlp.up_proj.weight.grad, rtol=1e-4, atol=1e-8)
 
 
 def hooks(model: PreTrainedModel) -> int:
@@ -67,7 +100,7 @@ def hooks(model: PreTrainedModel) -> int:
 def test_the_model_is_left_as_it_was(name):
     model = family(name)
     before = hooks(model)
-    gradient_rms(model, find_sites(model), losses(model))
+    measure(model, find_sites(model), probe_batches(model), Signal)
     assert hooks(model) == before
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in model.parameters())
     assert not model(input_ids=BATCHES[0]).logits.requires_grad
@@ -80,6 +113,6 @@ def test_the_model_is_left_as_it_was_after_an_error():
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        gradient_rms(model, find_sites(model), [fail])
+        measure(model, find_sites(model), [ProbeBatch(fail, BATCHES[0] > 0, BATCHES[0] > 0)], Signal)
     assert hooks(model) == 0
     assert not model(input_ids=BATCHES[0]).logits.requires_grad

@@ -14,10 +14,31 @@ SiteKind = Literal["attention", "mlp", "other"]
 
 
 class Signal(StrEnum):
-    """A quantity that a probe can measure per site before training."""
+    """A quantity that a probe can measure per site before training. K = columns, largest value first, then zeros."""
 
     GRADIENT_RMS = "gradient_rms"
     """Root mean square over the entries of dLoss/dW, averaged over probe batches: (L,), nats per unit weight."""
+    FISHER = "fisher"
+    """Mean square over the entries of dLoss/dW, averaged over probe batches: (L,). In expectation three times the mean
+    squared gradient of `up` for a `down` drawn by `kaiming`, whatever the site (see the strategy `fisher`)."""
+    GRADIENT_SENSITIVITY = "gradient_sensitivity"
+    """Mean over the entries of |W * G|, with G the mean of dLoss/dW over the probe batches: (L,), nats."""
+    GRADIENT_SPECTRUM = "gradient_spectrum"
+    """Singular values of the mean dLoss/dW, whitened by the second moment of the site's inputs: (L, K)."""
+    ACTIVATION_VARIANCE = "activation_variance"
+    """Explained variance ratios of the inputs at answer tokens: (L, K), each row adds up to at most 1."""
+    WEIGHT_SPECTRUM = "weight_spectrum"
+    """All singular values of the frozen weight: (L, K). The only signal that needs no examples."""
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether training examples must go through the model to measure it."""
+        return self is not Signal.WEIGHT_SPECTRUM
+
+    @property
+    def is_spectrum(self) -> bool:
+        """Whether it has a row (K,) per site rather than a number."""
+        return self in (Signal.GRADIENT_SPECTRUM, Signal.ACTIVATION_VARIANCE, Signal.WEIGHT_SPECTRUM)
 
 
 @dataclass(frozen=True, kw_only=True)

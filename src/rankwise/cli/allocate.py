@@ -105,7 +105,7 @@ def allocate(
 def _probe_examples() -> int:
     """What a probe reads of the training examples: no more is asked of a data set."""
     from rankwise.study.config import TrainSettings
-    from rankwise.training.allocate import PROBE_BATCHES
+    from rankwise.training.probe_batches import PROBE_BATCHES
 
     return PROBE_BATCHES * TrainSettings().batch_size
 

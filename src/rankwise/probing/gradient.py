@@ -1,67 +1,98 @@
-"""The gradient signal: how strongly the loss pulls at each frozen weight matrix.
+"""Gradients of the loss with respect to frozen weights, batch by batch.
 
-N = rows, T = tokens, D = inputs, F = outputs, L = sites.
+No weight is ever set to require a gradient: dLoss/dW is gradient-of-output^T x input, summed in hooks. So quantized
+bases work, and what is held is float32 whatever the base is. One batch's gradients of all sites are held at a time: the
+size of the adapted weights in float32, and twice that where a mean over batches is asked for.
+
+N = rows, T = tokens, D = inputs, F = outputs.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
-import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from rankwise.allocation.sites import Site
+from rankwise.probing.batch import ProbeBatch
 
 
-def gradient_rms(model: nn.Module, sites: Sequence[Site], losses: Iterable[Callable[[], torch.Tensor]]) -> np.ndarray:
-    """Root mean square of dLoss/dW per site, averaged over the batches: (L,) float64.
+def mean_gradients(
+    model: PreTrainedModel, sites: Sequence[Site], batches: Iterable[ProbeBatch]
+) -> dict[str, torch.Tensor]:
+    """dLoss/dW of every site, averaged over the batches: float32 (F, D) by name, for GPT-2's `Conv1D` too.
 
-    The mean over entries, not the norm, because a norm grows with the size of the matrix and would favour the widest
-    layers whatever they do (with grouped-query attention it moved one group from 35 % to 91 %, see docs/log.md).
-
-    Each of `losses` runs one batch and returns its mean loss. No weight is ever set to require a gradient: dW is
-    gradient-of-output^T x input, summed in hooks, so quantized bases work and memory is one matrix at a time.
+    The mean of the gradients of each batch's own mean loss, as LoRA-GA (arXiv:2407.05000) and GoRA (arXiv:2502.12171)
+    accumulate it. Zero for a site that was never called (an expert that no token chose).
     """
-    modules = {site.name: model.get_submodule(site.name) for site in sites}
-    rms_sums = dict.fromkeys(modules, 0.0)
+    sums: dict[str, torch.Tensor] = {}
     num_batches = 0
-    for loss in losses:
-        gradients = _WeightGradients(model, modules)
-        with gradients:
-            loss().backward()
-        for name, gradient_FD in gradients.sums.items():
-            rms_sums[name] += float(gradient_FD.square().mean().sqrt())
+    for gradients in batch_gradients(model, sites, batches):
+        add_to(sums, gradients)
         num_batches += 1
-    return np.array([rms_sums[site.name] / num_batches for site in sites])
+
+    def mean(site: Site) -> torch.Tensor:
+        if site.name not in sums:
+            return torch.zeros(site.out_features, site.in_features, device=model.device)
+        return sums[site.name] / num_batches
+
+    return {site.name: mean(site) for site in sites}
 
 
-class _WeightGradients:
-    """While open, sums dLoss/dW of each module over all its calls."""
+def batch_gradients(
+    model: PreTrainedModel, sites: Sequence[Site], batches: Iterable[ProbeBatch]
+) -> Iterator[dict[str, torch.Tensor]]:
+    """dLoss/dW of every site for one batch after the other: float32 (F, D) by name."""
+    modules = {site.name: model.get_submodule(site.name) for site in sites}
+    for batch in batches:
+        with weight_gradients(model, modules) as gradients:
+            batch.loss().backward()
+        yield gradients
 
-    def __init__(self, model: PreTrainedModel, modules: dict[str, nn.Module]) -> None:
-        self.sums: dict[str, torch.Tensor] = {}
-        self._model = model
-        self._modules = modules
-        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
 
-    def __enter__(self) -> None:
-        # With every weight frozen, autograd starts where something requires grad: at the embeddings' output.
-        embeddings = self._model.get_input_embeddings()
-        self._hooks.append(embeddings.register_forward_hook(lambda _module, _args, output: output.requires_grad_()))
-        for name, module in self._modules.items():
-            self._hooks.append(module.register_forward_hook(self._watch(name)))
+def add_to(sums: dict[str, torch.Tensor], gradients: dict[str, torch.Tensor]) -> None:
+    """Adds `gradients` to `sums` in place."""
+    for name, gradient_FD in gradients.items():
+        if name in sums:
+            sums[name] += gradient_FD
+        else:
+            sums[name] = gradient_FD.clone()
 
-    def __exit__(self, *_: object) -> None:
-        for hook in self._hooks:
-            hook.remove()
 
-    def _watch(self, name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
+@contextmanager
+def weight_gradients(model: PreTrainedModel, modules: dict[str, nn.Module]) -> Iterator[dict[str, torch.Tensor]]:
+    """Within, backward passes sum dLoss/dW of each module over all its calls into the dict, float32 (F, D).
+
+    Where no gradient reaches a module its matrix is zero.
+    """
+    gradients: dict[str, torch.Tensor] = {}
+
+    def watch(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
         def on_forward(_module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
             x = args[0].detach()
-            output.register_hook(lambda grad: self._add(name, grad, x))
+            gradients.setdefault(name, torch.zeros(output.shape[-1], x.shape[-1], device=x.device))
+            output.register_hook(lambda grad: add(name, grad, x))
 
         return on_forward
 
-    def _add(self, name: str, grad: torch.Tensor, x: torch.Tensor) -> None:
-        gradient_FD = grad.flatten(0, -2).float().T @ x.flatten(0, -2).float()
-        self.sums[name] = self.sums[name] + gradient_FD if name in self.sums else gradient_FD
+    def add(name: str, grad: torch.Tensor, x: torch.Tensor) -> None:
+        gradients[name] += grad.flatten(0, -2).float().T @ x.flatten(0, -2).float()
+
+    with ExitStack() as hooks:
+        # With every weight frozen, autograd starts where something requires grad: at the embeddings' output.
+        embeddings = model.get_input_embeddings()
+        hooks.enter_context(
+            _removing(embeddings.register_forward_hook(lambda _module, _args, output: output.requires_grad_()))
+        )
+        for name, module in modules.items():
+            hooks.enter_context(_removing(module.register_forward_hook(watch(name))))
+        yield gradients
+
+
+@contextmanager
+def _removing(hook: torch.utils.hooks.RemovableHandle) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        hook.remove()

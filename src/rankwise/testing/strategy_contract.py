@@ -27,20 +27,31 @@ _BLOCK: tuple[tuple[str, SiteKind, int, int], ...] = (
     ("mlp.down_proj", "mlp", 172, 64),
 )
 
+_COLUMNS = 32
+"""Values that a spectrum has per site."""
+
 
 def example_view(num_layers: int = 4, signal_of: Callable[[int], np.ndarray] | None = None) -> SiteView:
     """A small decoder's sites with every signal there is.
 
     Args:
         num_layers: blocks of five sites; 0 for a single site.
-        signal_of: gives a signal's values for a number of sites; None: positive, all different, the same at each call.
+        signal_of: gives as many values of a signal as it is asked for; None: positive, all different, the same at each
+            call. Of a spectrum each row is put in order, and an explained variance adds up to 1 at most.
     """
     sites = [
         Site(name=f"model.layers.{layer}.{name}", kind=kind, layer=layer, in_features=wide, out_features=high)
         for layer, (name, kind, wide, high) in product(range(max(1, num_layers)), _BLOCK)
     ][: None if num_layers else 1]
     make = signal_of or (lambda num: stream(0, "contract").lognormal(size=num))
-    return SiteView(sites=tuple(sites), signals={signal: _frozen(make(len(sites))) for signal in Signal})
+
+    def values_of(signal: Signal) -> np.ndarray:
+        if not signal.is_spectrum:
+            return make(len(sites))
+        rows = np.sort(make(len(sites) * _COLUMNS).reshape(len(sites), _COLUMNS))[:, ::-1]
+        return rows / max(rows.sum(axis=1).max(), 1.0) if signal is Signal.ACTIVATION_VARIANCE else rows.copy()
+
+    return SiteView(sites=tuple(sites), signals={signal: _frozen(values_of(signal)) for signal in Signal})
 
 
 def check_strategy(strategy: Strategy) -> None:

@@ -1,26 +1,17 @@
 """From a run to its rank map: measure what its strategy needs, ask the strategy, spend the budget."""
 
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
-import torch
 
 from rankwise.allocation import RankMap, Signal, Site, SiteView, allocate, resolve_budget
-from rankwise.data.batches import Row, micro_batches
 from rankwise.data.prepare import PreparedData
-from rankwise.models.answer_loss import answer_token_losses
 from rankwise.models.load import LoadedBase
 from rankwise.models.sites import find_sites
-from rankwise.probing.gradient import gradient_rms
+from rankwise.probing.measure import measure
 from rankwise.study.runs import Run
 from rankwise.training.engine import AllocatedRun
-from rankwise.training.order import BatchOrder
-
-PROBE_BATCHES = 8
-"""Batches that a signal is averaged over: the first of the run's own training order, as FIM-LoRA uses (2605.16800)."""
+from rankwise.training.probe_batches import probe_batches
 
 
 @dataclass
@@ -52,23 +43,9 @@ class Allocator:
         train = run.arm.train
         key = (signal, data.fingerprint, run.seed, train.batch_size, tuple(site.name for site in sites))
         if key not in self._measured:
-            started = time.perf_counter()
-            order = BatchOrder(
-                num_examples=len(data.train), batch_size=train.batch_size, epochs=train.epochs, seed=run.seed
-            )
-            values = gradient_rms(self.base.model, sites, self._losses(order, data))
-            self._measured[key] = (values, time.perf_counter() - started)
+            found = measure(self.base.model, sites, probe_batches(self.base, run, data), [signal])
+            self._measured[key] = (found.values[signal], found.wall_s([signal]))
         return self._measured[key]
-
-    def _losses(self, order: BatchOrder, data: PreparedData) -> Iterator[Callable[[], torch.Tensor]]:
-        for step in range(min(PROBE_BATCHES, order.num_steps)):
-            rows = [Row(0, data.train[index]) for index in order.batch(step)]
-            yield partial(self._mean_loss, rows)
-
-    def _mean_loss(self, rows: list[Row]) -> torch.Tensor:
-        longest = max(row.num_tokens for row in rows)
-        (batch,) = micro_batches(rows, longest * len(rows), self.base.device)
-        return answer_token_losses(self.base.model, batch.input_ids_NT, batch.answer_NT).loss_M.mean()
 
 
 def plan_rank_map(run: Run, sites: tuple[Site, ...], base_params: int, signals: dict[Signal, np.ndarray]) -> RankMap:
