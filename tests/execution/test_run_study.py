@@ -13,12 +13,13 @@ import pytest
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from rankwise.errors import LedgerError, RunFailedError
+from rankwise.errors import AuditError, LedgerError, RunFailedError
 from rankwise.execution import run_study as module
 from rankwise.execution.observer import Observer
 from rankwise.execution.run_study import StudyOptions, StudyStopped, run_study
 from rankwise.ledger import open_ledger
 from rankwise.ledger.results import StudyResults
+from rankwise.lora.pack import AdapterPack
 from rankwise.records import Record, StepDone
 from rankwise.study import resolved_json
 from rankwise.study.config import Study
@@ -227,6 +228,47 @@ def test_a_failed_run_is_named_and_tried_again_by_the_same_command(
     assert status == {"finished": 2, "failed": 2}
     monkeypatch.undo()
     assert {row.status for row in run(small_study, tmp_path).runs} == {"finished"}
+
+
+def test_a_run_whose_adapter_is_not_the_planned_one_fails_alone(
+    small_study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(pack: AdapterPack, slot: int) -> dict[str, Any]:
+        tensors = honest(pack, slot)
+        if pack.plans[slot].seed == 1:
+            del tensors[next(iter(tensors))]
+        return tensors
+
+    honest = AdapterPack.tensors
+    monkeypatch.setattr(AdapterPack, "tensors", damaged)
+    watcher = Watcher()
+    with pytest.raises(RunFailedError, match=r"3 of 6 runs failed.*q_proj: planned rank 2, 2 components active.* 0 in"):
+        run(small_study, tmp_path, watcher)
+    with open_ledger(f"sqlite:///{tmp_path}/rankwise.db") as ledger:
+        reported = [row for row in ledger.study_results("small").runs if row.purpose == "report"]
+    assert {row.seed: row.status for row in reported} == {0: "finished", 1: "failed"}
+    assert watcher.pack_sizes == [4, 6], "nothing was trained twice"
+    kept = {folder.name for folder in (tmp_path / "adapters").iterdir()}
+    assert kept == {row.id for row in reported if row.status == "finished"}
+    assert all(len(row.outcomes) == len(row.sites) for row in reported if row.status == "finished")
+    monkeypatch.undo()
+    assert {row.status for row in run(small_study, tmp_path).runs} == {"finished"}
+
+
+def test_a_pack_with_a_run_that_is_attached_wrongly_trains_the_others(
+    small_study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(base: Any, runs: Sequence[Any], **options: Any) -> Iterator[list[Record]]:
+        if any(run.run.arm.name == "linear_decay" and run.run.learning_rate == 1e-2 for run in runs):
+            raise AuditError("q_proj: planned rank 2, realised rank 3.")
+        return train_pack(base, runs, **options)
+
+    monkeypatch.setattr(module, "train_pack", refusing)
+    with pytest.raises(RunFailedError, match=r"1 of 4 runs failed.*realised rank 3"):
+        run(small_study, tmp_path)
+    with open_ledger(f"sqlite:///{tmp_path}/rankwise.db") as ledger:
+        status = Counter(row.status for row in ledger.study_results("small").runs)
+    assert status == {"finished": 3, "failed": 1}
 
 
 def test_a_ledger_that_cannot_be_written_stops_the_study_and_loses_nothing(

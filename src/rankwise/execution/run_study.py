@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from rankwise.errors import AdapterError, LedgerError, RunFailedError
+from rankwise.errors import AdapterError, AuditError, LedgerError, RunFailedError
 from rankwise.execution.checkpoints import CheckpointFolder
 from rankwise.execution.claims import heartbeats
 from rankwise.execution.environment import describe_environment
@@ -23,7 +23,7 @@ from rankwise.ledger.results import StudyResults
 from rankwise.lora.peft_folder import write_peft_folder
 from rankwise.models.host_memory import keep_freed_memory
 from rankwise.packing.packs import DEFAULT_MAX_SLOTS, Pack, halve
-from rankwise.records import AdapterTrained, Record
+from rankwise.records import AdapterTrained, Record, RunFailed
 from rankwise.study.config import Study
 from rankwise.study.plan import PlannedRun, report_runs, tuning_runs, unique
 from rankwise.training.engine import AllocatedRun, EngineOptions, train_pack
@@ -163,24 +163,27 @@ class _StudyRun:
         return None
 
     def _train_pack(self, pack: Pack[SizedRun]) -> None:
-        """Train one pack; when memory runs out its halves, one after the other."""
+        """Train one pack; its halves, one after the other, when memory runs out or a run is not what was planned.
+
+        So only runs that fail by themselves are failed, and their neighbours go on.
+        """
         try:
             self._train_once(pack)
         except (StudyStopped, LedgerError, AdapterError):
             raise  # nothing to do with these runs: asked to stop, or there is nowhere to keep a result
         except Exception as error:
-            if _is_out_of_memory(error) and len(pack.items) > 1:
-                self._train_halves(pack)
+            if len(pack.items) > 1 and _is_out_of_memory(error):
+                self._train_halves(pack, "out of memory")
+            elif len(pack.items) > 1 and isinstance(error, AuditError):
+                self._train_halves(pack, f"not what was planned ({error})")
             else:
                 self._fail(pack, error)
 
-    def _train_halves(self, pack: Pack[SizedRun]) -> None:
+    def _train_halves(self, pack: Pack[SizedRun], why: str) -> None:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         parts = halve(pack, lambda items: estimate_memory(items).total_bytes)
-        self.observer.note(
-            f"out of memory with {len(pack.items)} runs side by side; going on with {len(parts[0].items)}"
-        )
+        self.observer.note(f"{why}, with {len(pack.items)} runs side by side; going on with {len(parts[0].items)}")
         for part in parts:
             self._train_pack(part)
 
@@ -216,6 +219,10 @@ class _StudyRun:
                     folder, run.rank_map, record.tensors, base_name=base_name, dropout=run.run.arm.dropout
                 )
         self.ledger.write(records, self.worker)
+        for record in records:
+            if isinstance(record, RunFailed):
+                self.failed[record.run_id] = record.cause
+                self.observer.note(f"run {record.run_id} failed: {record.cause}")
         self.observer.records(records)
 
     def _fail(self, pack: Pack[SizedRun], error: Exception) -> None:

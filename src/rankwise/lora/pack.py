@@ -119,6 +119,21 @@ class AdapterPack:
         self._compute.write_frozen()
         self.refresh()
 
+    def trained(self, flat_KP: torch.Tensor) -> Iterator[tuple[Site, torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Per adapted site its trained components in rows that lie as `weights_KP` does, such as `grads_KP`.
+
+        Yields the site, `down` (K, R, D) and `up` (K, F, R) as views, and `gate` (K, R) as the packed layer has it.
+        """
+        for place in self._layout.places:
+            yield place.site, *place.views(flat_KP), self._layers[place.site.name].site.gate_KR[:, : place.rank]
+
+    def subtracted(self, site: str) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Frozen `down` (K, S, D) and `up` (K, F, S) of a site, S <= R; None where no slot subtracts anything there."""
+        return self._frozen_layout.place(site).views(self.frozen_KP) if self._has_frozen(site) else None
+
+    def _has_frozen(self, site: str) -> bool:
+        return any(self._num_frozen(slot, site) for slot in range(self.num_slots))
+
     def tensors(self, slot: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """What the slot's adapter is on the base model: per site name `down` (r, in) and `up` (out, r) in float32.
 
@@ -142,7 +157,11 @@ class AdapterPack:
         Raises:
             AuditError: at the first site whose realised rank, scale or module differs.
         """
-        return [tuple(self._audit_slot(slot)) for slot in range(self.num_slots)]
+        return [self.audit_slot(slot) for slot in range(self.num_slots)]
+
+    def audit_slot(self, slot: int) -> tuple[SiteAllocation, ...]:
+        """The same of one slot."""
+        return tuple(self._audited_sites(slot))
 
     def detach(self) -> None:
         """Put the base layers back. Their weights were never touched."""
@@ -194,7 +213,7 @@ class AdapterPack:
         initial = self.plans[slot].initial
         return self._ranks[slot].get(name, 0) if initial is not None and initial.subtracted else 0
 
-    def _audit_slot(self, slot: int) -> Iterator[SiteAllocation]:
+    def _audited_sites(self, slot: int) -> Iterator[SiteAllocation]:
         rank_map = self.plans[slot].rank_map
         for site, planned, scale in zip(rank_map.sites, rank_map.ranks, rank_map.scales, strict=True):
             realised = self._realised_rank(slot, site.name, planned, scale)

@@ -8,6 +8,7 @@ neighbours: tests hold its losses against training alone, and training alone aga
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from rankwise.allocation.rank_map import RankMap
 from rankwise.data.batches import MicroBatch, Row
 from rankwise.data.examples import TokenizedExample
 from rankwise.data.prepare import PreparedData
+from rankwise.errors import AuditError
 from rankwise.evaluation.loss import Scores, score_slots
 from rankwise.lora.dropout import RowDraw, RowDropout
 from rankwise.lora.pack import AdapterPack, SlotPlan
@@ -24,10 +26,21 @@ from rankwise.models.load import LoadedBase
 from rankwise.models.prefix_cache import can_share_prefixes
 from rankwise.packing.forward import token_losses
 from rankwise.profiling.memory import PeakMemory
-from rankwise.records import AdapterTrained, Record, RunAllocated, RunDiverged, RunFinished, StepDone
+from rankwise.records import (
+    AdapterTrained,
+    RanksRevised,
+    Record,
+    RunAllocated,
+    RunDiverged,
+    RunFailed,
+    RunFinished,
+    StepDone,
+)
 from rankwise.study.runs import Run
+from rankwise.training.audit import RankHistory, audit_run
 from rankwise.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from rankwise.training.slot import Slot
+from rankwise.training.trace import Tracer, is_traced
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +90,8 @@ def train_pack(
         saved = read_checkpoint(checkpoint) if checkpoint else None
         if saved:
             training.restore(saved)
+            if ended := training.finish(training.slots):
+                yield ended  # a run that failed its audit is tried again from where it ended
         else:
             yield training.begin()
         saved_at = time.monotonic()
@@ -104,6 +119,8 @@ class _PackTraining:
         plans = [SlotPlan(rank_map=r.rank_map, init=r.run.arm.init, seed=r.run.seed) for r in self.runs]
         dtype = next(p.dtype for p in base.model.parameters() if p.is_floating_point())
         self.pack = AdapterPack(base.model, plans, compute_dtype=dtype)
+        self.tracer = Tracer(self.pack)
+        self.histories = [RankHistory.of(r.rank_map) for r in self.runs]
         self.slots = [
             Slot(k, r.run, r.data.train, self.pack.weights_KP[k], self.pack.grads_KP[k])
             for k, r in enumerate(self.runs)
@@ -139,15 +156,39 @@ class _PackTraining:
         losses_K, tokens_K = self._accumulate(live)
         self.pack.pull_gradients()
         norms_K = self.pack.grads_KP.norm(dim=1).tolist()
-        records = [r for s in live for r in self._advance(s, losses_K[s.number], norms_K[s.number], tokens_K[s.number])]
+        with self._traced(live) as traces:
+            records = [
+                r for s in live for r in self._advance(s, losses_K[s.number], norms_K[s.number], tokens_K[s.number])
+            ]
+        records += traces
         self.pack.zero_gradients()
         self.pack.refresh()
         self._charge(live, tokens_K, time.monotonic() - started)
         records += self._evaluate([slot for slot in live if slot.is_evaluation_due()])
-        for slot in live:
-            if slot.is_done:
-                records += self._finish(slot)
-        return records
+        self._keep_revisions(records)
+        return records + self.finish(live)
+
+    def finish(self, slots: Sequence[Slot]) -> list[Record]:
+        """The last records of those that are done."""
+        return [record for slot in slots if slot.is_done for record in self._finish(slot)]
+
+    def _keep_revisions(self, records: Sequence[Record]) -> None:
+        history_of = {slot.run.id: self.histories[slot.number] for slot in self.slots}
+        for record in records:
+            if isinstance(record, RanksRevised):
+                history_of[record.run_id].revise(record)
+
+    @contextmanager
+    def _traced(self, live: Sequence[Slot]) -> Iterator[list[Record]]:
+        """Gives a list that holds, afterwards, how the step within moved the slots whose step is to be measured."""
+        traces: list[Record] = []
+        due = [slot for slot in live if slot.diverged is None and is_traced(slot.step + 1, slot.num_steps)]
+        if due:
+            self.tracer.before()
+        yield traces
+        if due:
+            self.tracer.after()
+        traces += [self.tracer.trace(s.number, s.run.id, s.step) for s in due if s.diverged is None]
 
     def _accumulate(self, live: Sequence[Slot]) -> tuple[list[float], list[int]]:
         """Sum the gradients of each slot's mean answer-token loss; returns the losses and tokens of all slots."""
@@ -260,13 +301,19 @@ class _PackTraining:
         )
         if slot.diverged is not None:
             return [finished]
-        return [AdapterTrained(run_id=slot.run.id, tensors=self.pack.tensors(slot.number)), finished]
+        tensors = self.pack.tensors(slot.number)
+        try:
+            audited = audit_run(self.pack, slot.number, slot.run.id, tensors, self.histories[slot.number])
+        except AuditError as error:
+            return [RunFailed(run_id=slot.run.id, cause=str(error))]
+        return [AdapterTrained(run_id=slot.run.id, tensors=tensors), audited, finished]
 
     def to_checkpoint(self) -> Checkpoint:
         tensors = {"weights": self.pack.weights_KP.detach(), "frozen": self.pack.frozen_KP}
         for slot in self.slots:
             tensors |= {f"optimizer.{slot.number}.{name}": tensor for name, tensor in slot.tensors().items()}
         state = {"run_ids": [slot.run.id for slot in self.slots], "slots": [slot.counters() for slot in self.slots]}
+        state["histories"] = [history.to_state() for history in self.histories]
         return Checkpoint(tensors, state)
 
     def restore(self, saved: Checkpoint) -> None:
@@ -276,3 +323,5 @@ class _PackTraining:
             prefix = f"optimizer.{slot.number}."
             tensors = {n.removeprefix(prefix): t for n, t in saved.tensors.items() if n.startswith(prefix)}
             slot.restore(tensors, counters)
+        for history, state in zip(self.histories, saved.state["histories"], strict=True):
+            history.restore(state)
