@@ -17,6 +17,7 @@ from rankwise.cli.allocate import allocate
 from rankwise.cli.console import print_error
 from rankwise.cli.doctor import doctor
 from rankwise.cli.evaluate import evaluate
+from rankwise.cli.export import export
 from rankwise.cli.plan import plan
 from rankwise.cli.report import report
 from rankwise.cli.study import study
@@ -111,6 +112,7 @@ app.add_typer(runs.app, name="runs", short_help="Read the ledger.")
 app.add_typer(data.app, name="data", short_help="Look at and prepare data sets.")
 app.command(short_help="Train one run and write its adapter.")(train)
 app.command(short_help="Score an adapter, or a base model alone, on held-out examples.")(evaluate)
+app.command(short_help="Write an adapter for other tools, verified.")(export)
 app.command(short_help="What this machine can do.")(doctor)
 
 

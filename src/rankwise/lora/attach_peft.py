@@ -37,6 +37,23 @@ def attach_peft_adapter(model: PreTrainedModel, folder: Path) -> None:
     _compare(folder, model, tensors)
 
 
+def detach_peft_adapter(model: PreTrainedModel) -> None:
+    """Take an attached adapter off again, so that the model is the bare base. Its weights were never touched."""
+    for name, module in list(model.named_modules()):
+        if ADAPTER in getattr(module, "lora_A", {}):
+            model.set_submodule(name, module.get_base_layer())
+    del model.peft_config  # else PEFT would take the next adapter for a second one beside this
+
+
+def attached_scales(model: PreTrainedModel) -> dict[str, float]:
+    """Per attached layer the factor with which PEFT adds its product."""
+    return {
+        name: module.scaling[ADAPTER]
+        for name, module in model.named_modules()
+        if ADAPTER in getattr(module, "lora_A", {})
+    }
+
+
 def _has_module(model: PreTrainedModel, name: str) -> bool:
     try:
         model.get_submodule(name)

@@ -82,33 +82,51 @@ def replace_folder(source: Path, target: Path) -> None:
     source.replace(target)
 
 
+def read_peft_config(folder: Path) -> dict[str, Any]:
+    """The configuration of an adapter folder.
+
+    Raises:
+        AdapterError: not an adapter folder, or one of another kind than LoRA.
+    """
+    if not (folder / CONFIG_NAME).is_file():
+        raise AdapterError(
+            f"{folder} is not an adapter folder: it has no {CONFIG_NAME}. Give a folder that PEFT wrote."
+        )
+    try:
+        config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(folder, error) from error
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        kind = f" (peft_type {config['peft_type']!r})" if isinstance(config, dict) and "peft_type" in config else ""
+        raise AdapterError(f"{folder}: {CONFIG_NAME} does not describe a LoRA adapter{kind}; no other kind is read.")
+    return config
+
+
 def read_peft_folder(folder: Path) -> tuple[dict[str, Any], Tensors]:
     """The configuration and tensors (as float32) of an adapter folder. Only safetensors are read.
 
     Raises:
         AdapterError: not an adapter folder, pickled weights, or tensors that are not plain LoRA.
     """
-    if not (folder / CONFIG_NAME).is_file():
-        raise AdapterError(
-            f"{folder} is not an adapter folder: it has no {CONFIG_NAME}. Give a folder that PEFT wrote."
-        )
+    config = read_peft_config(folder)
     if not (folder / WEIGHTS_NAME).is_file():
         raise AdapterError(
             f"{folder} has no {WEIGHTS_NAME}. Pickled weights (adapter_model.bin) can run code when loaded and are "
             "refused; load and save the adapter once with a current PEFT to convert it."
         )
     try:
-        config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
         # Through torch, because numpy has no bfloat16.
         flat = {key: tensor.float().numpy() for key, tensor in load_file(folder / WEIGHTS_NAME).items()}
     except (OSError, ValueError, SafetensorError) as error:
-        raise AdapterError(
-            f"{folder} cannot be read as an adapter: {error}. Its files are damaged or cut short; copy or download "
-            "them again."
-        ) from error
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise AdapterError(f"{folder}: {CONFIG_NAME} does not describe a LoRA adapter; no other kind is read.")
+        raise _damaged(folder, error) from error
     return config, _pair(folder, flat)
+
+
+def _damaged(folder: Path, error: Exception) -> AdapterError:
+    return AdapterError(
+        f"{folder} cannot be read as an adapter: {error}. Its files are damaged or cut short; copy or download them "
+        "again."
+    )
 
 
 def _flatten(tensors: Tensors) -> dict[str, np.ndarray]:
@@ -125,7 +143,8 @@ def _pair(folder: Path, flat: dict[str, np.ndarray]) -> Tensors:
         found = ", ".join(sorted(names.keys() & flat.keys())[:3]) or "no tensor at all"
         raise AdapterError(
             f"{folder} holds more or other tensors than the two LoRA matrices of each layer (found {found}). Only "
-            "plain LoRA adapters are read: no DoRA, no trained embeddings, biases or whole modules."
+            "plain LoRA adapters are read: no DoRA, no trained embeddings, biases or whole modules. Where the output "
+            "head is adapted, PEFT adds copies of embeddings by itself; save with `save_embedding_layers=False`."
         )
     tensors: Tensors = {}
     for name in names:

@@ -110,7 +110,7 @@ def _read_model(
 ) -> PreTrainedModel:
     placing: dict[str, Any] = {"quantization_config": quantization, "device_map": {"": device}} if quantization else {}
     try:
-        with _no_progress_bar():
+        with no_progress_bar():
             model, report = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=getattr(torch, resolved.dtype),
@@ -127,7 +127,7 @@ def _read_model(
 
 
 @contextmanager
-def _no_progress_bar() -> Iterator[None]:
+def no_progress_bar() -> Iterator[None]:
     """Reading weights shows no bar: it would tear the caller's own display."""
     was_shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
