@@ -1,4 +1,6 @@
 import errno
+import os
+import subprocess
 import sys
 
 import pytest
@@ -106,3 +108,19 @@ def test_version_and_module_call_agree(monkeypatch, capsys):
         main()
     assert stopped.value.code == 0
     assert capsys.readouterr().out == f"rankwise {__version__}\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what GNU's OpenMP reports, which torch ships on Linux")
+@pytest.mark.parametrize(("given", "spins"), [({}, "0"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)])
+def test_threads_wait_passively_unless_the_environment_says_otherwise(given, spins):
+    code = "import sys; sys.argv[1:] = ['--version']\nfrom rankwise.cli.main import main\ntry: main()\nfinally: import torch"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+    shown = subprocess.run(
+        [sys.executable, "-c", code],
+        env=clean | given | {"OMP_DISPLAY_ENV": "VERBOSE"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stderr
+    assert "GOMP_SPINCOUNT" in shown
+    assert (f"GOMP_SPINCOUNT = '{spins}'" in shown) == (spins is not None)

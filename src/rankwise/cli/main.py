@@ -4,6 +4,7 @@ Nothing here may import torch: `rankwise --help` answers at once because a comma
 """
 
 import errno
+import os
 import sys
 import traceback
 from typing import Annotated, Any
@@ -118,4 +119,7 @@ app.command(short_help="What this machine can do.")(doctor)
 
 def main() -> None:
     """Entry point of the command `rankwise`."""
+    # OpenMP reads this once, when torch is loaded. Threads that spin while they wait for each other stop each other as
+    # soon as anything else runs on the cores: a packed step then took seven times as long (docs/log.md).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app(prog_name="rankwise")
