@@ -67,8 +67,8 @@ class _AddLowRank(torch.autograd.Function):
         low_NTR = torch.bmm(x_NTD, site.down_KRD.index_select(0, slots_N).transpose(1, 2)).mul_(gate_N1R)
         ctx.save_for_backward(x_NTD, low_NTR, gate_N1R, slots_N)
         ctx.site = site
-        # In place, behind autograd's back: no layer's backward pass needs the base's own output, and an announced change
-        # of a view (GPT-2's Conv1D returns one) would cost three copies of its gradient.
+        # In place, behind autograd's back: no layer's backward pass needs the base's own output, and an announced
+        # change of a view would cost three copies of its gradient.
         y_NTF.detach().baddbmm_(low_NTR, site.up_KFR.index_select(0, slots_N).transpose(1, 2))
         return y_NTF
 
