@@ -31,11 +31,33 @@ class Answers(Strategy):
         return self.answer
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_every_strategy_spends_a_uniform_budget_to_the_last_parameter(name):
+MOVERS = [name for name in STRATEGIES if build_strategy(name, {}).mover()]
+
+
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if name not in MOVERS])
+def test_every_static_strategy_spends_a_uniform_budget_to_the_last_parameter(name):
     rank_map = allocate(build_strategy(name, {}), VIEW, budget_params=BUDGET, scaling=Scaling())
     assert rank_map.params == sum(rank * site.cost for rank, site in zip(rank_map.ranks, VIEW.sites, strict=True))
     assert (rank_map.params, rank_map.residual_params, rank_map.budget_params) == (BUDGET, 0, BUDGET)
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "held"),
+    [("adalora", 12, 12), ("elastic", 8, 16), ("l1", 12, 12), ("truncate", 16, 16)],
+)
+def test_a_dynamic_strategy_starts_uniform_at_its_multiple_of_the_budget(name, start, held):
+    rank_map = allocate(build_strategy(name, {}), VIEW, budget_params=BUDGET, scaling=Scaling(alpha=16))
+    assert set(rank_map.ranks) == {start}
+    assert set(rank_map.held_ranks) == {held}
+    assert set(rank_map.scales) == {16 / start}
+    assert rank_map.params == BUDGET * start // 8
+    assert rank_map.held_params == BUDGET * held // 8
+    assert rank_map.budget_params == BUDGET
+
+
+def test_a_dynamic_strategy_stays_within_the_largest_rank():
+    rank_map = allocate(build_strategy("elastic", {}), VIEW, budget_params=BUDGET, scaling=Scaling(), max_rank=9)
+    assert set(rank_map.held_ranks) == {9}
 
 
 def test_scales_follow_each_sites_own_rank():

@@ -1,5 +1,7 @@
 """A strategy and a budget make a rank map."""
 
+import math
+
 import numpy as np
 
 from rankwise.allocation.budget import fit
@@ -19,6 +21,9 @@ def allocate(
     max_rank: int | None = None,
 ) -> RankMap:
     """Asks `strategy` for its preferences and spends the budget on them.
+
+    Of a dynamic strategy this is where the run starts: within its multiple of the budget, with the places that it may
+    grow into.
 
     Args:
         strategy: the rule.
@@ -41,9 +46,15 @@ def allocate(
             f"budget: min_rank {min_rank} is above the largest rank allowed at {narrow.name} ({narrow.in_features} x "
             f"{narrow.out_features}, max_rank {max_rank}). Lower min_rank, raise max_rank, or leave that layer out."
         )
-    ranks = tuple(int(rank) for rank in fit(ideal_L, view.costs_L, budget_params, min_rank, high_L))
+    mover = strategy.mover()
+    spent = budget_params if mover is None else int(budget_params * mover.mechanics().start_factor)
+    ranks = tuple(int(rank) for rank in fit(ideal_L, view.costs_L, spent, min_rank, high_L))
     scales = tuple(scaling.at(rank) for rank in ranks)
-    return RankMap(sites=tuple(view.sites), ranks=ranks, scales=scales, budget_params=budget_params)
+    places = None
+    if mover is not None:
+        room = mover.mechanics().room_factor
+        places = tuple(min(int(high), math.ceil(rank * room)) for rank, high in zip(ranks, high_L, strict=True))
+    return RankMap(sites=tuple(view.sites), ranks=ranks, scales=scales, budget_params=budget_params, places=places)
 
 
 def _check_signals(strategy: Strategy, view: SiteView) -> None:

@@ -50,6 +50,9 @@ class RankMap:
     scales: tuple[float, ...]
     budget_params: int
     """What was allowed; `params` is what is used."""
+    places: tuple[int, ...] | None = None
+    """Of a dynamic strategy, the components that each site may hold while training; `ranks` are those that it starts
+    with. None: the ranks stay."""
 
     def __post_init__(self) -> None:
         assert len(self.sites) == len(self.ranks) == len(self.scales)
@@ -64,17 +67,27 @@ class RankMap:
         """The scale of one site; 0 where the map does not have it."""
         return next((c for s, c in zip(self.sites, self.scales, strict=True) if s.name == name), 0.0)
 
+    @property
+    def held_ranks(self) -> tuple[int, ...]:
+        """Components that memory is held for at each site."""
+        return self.places or self.ranks
+
+    @property
+    def held_params(self) -> int:
+        """Adapter parameters that memory is held for while training."""
+        return sum(rank * site.cost for site, rank in zip(self.sites, self.held_ranks, strict=True))
+
     def with_ranks(self, ranks: Mapping[str, int]) -> "RankMap":
         """The same sites at the same scales with other ranks; 0 where `ranks` does not name a site.
 
         What a run stores may differ from what it was allocated: a subtracted initial product doubles each rank, and a
         dynamic strategy moves them.
         """
-        return replace(self, ranks=tuple(ranks.get(site.name, 0) for site in self.sites))
+        return replace(self, ranks=tuple(ranks.get(site.name, 0) for site in self.sites), places=None)
 
     @property
     def residual_params(self) -> int:
-        """Budget left unspent; never negative."""
+        """Budget left unspent; negative only where a dynamic strategy starts above it."""
         return self.budget_params - self.params
 
     def grid(self) -> tuple[list[str], list[int], np.ndarray]:

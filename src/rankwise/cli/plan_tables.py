@@ -13,12 +13,13 @@ from rankwise.reporting.format import MISSING, format_bytes, format_rate, format
 from rankwise.reporting.values import Span
 
 MEASURED = "after probing"
+MOVING = "while training"
 TERMS = {
     "runtime": "Python and its libraries",
     "weights": "base weights",
     "adapters": "adapters, and their copies in the compute format",
     "gradients": "gradients of the adapters",
-    "optimizer": "AdamW's two averages",
+    "optimizer": "AdamW's two averages, and what dynamic strategies measure",
     "activations": "activations of one micro-batch",
     "prefixes": "keys and values of rows with their shared prefixes",
     "logits": "logits of its answer tokens",
@@ -60,18 +61,21 @@ def _arms_table(plan: StudyPlan) -> Table:
     shows_targets = not _common_targets(plan)
     if shows_targets:
         table.add_column("targets", overflow="fold")
-    for name in ("ranks", "params", "unspent", "rate", "runs"):
+    shows_held = any(arm.moves_ranks for arm in plan.arms)
+    for name in ("ranks", "params", *(["held"] if shows_held else []), "unspent", "rate", "runs"):
         table.add_column(name, justify="right")
     for arm in plan.arms:
         name = arm.name if arm.name == arm.strategy else f"{arm.name} ({arm.strategy})"
         targets = [cell(f"{arm.targets} ({arm.num_sites})")] if shows_targets else []
-        table.add_row(cell(name), *targets, *_budget_cells(arm), *_run_cells(plan, arm))
+        ranks, params, unspent = _budget_cells(arm)
+        held = [cell(f"{arm.held_params:,}")] if shows_held else []
+        table.add_row(cell(name), *targets, ranks, params, *held, unspent, *_run_cells(plan, arm))
     return table
 
 
 def _budget_cells(arm: ArmPlan) -> list[Text]:
     if arm.min_rank is None or arm.max_rank is None:
-        return [cell(MEASURED, "dim"), cell(f"≤ {arm.budget_params:,}"), cell(None)]
+        return [cell(MOVING if arm.moves_ranks else MEASURED, "dim"), cell(f"≤ {arm.budget_params:,}"), cell(None)]
     ranks = format_span(Span(low=arm.min_rank, high=arm.max_rank))
     return [cell(ranks), cell(format_count(arm.params)), cell(format_count(arm.residual_params))]
 
@@ -137,6 +141,14 @@ def _totals(plan: StudyPlan, limit_bytes: int) -> dict[str, object]:
 
 
 def _remarks(plan: StudyPlan) -> list[Text]:
-    measured = [arm.name for arm in plan.arms if arm.params is None]
-    remark = f"Ranks of {', '.join(measured)} follow from gradients that are measured when they are trained."
-    return [*map(cell, plan.notes), *([cell(remark, "dim")] if measured else [])]
+    measured = [arm.name for arm in plan.arms if arm.params is None and not arm.moves_ranks]
+    moving = [arm.name for arm in plan.arms if arm.moves_ranks]
+    remarks = []
+    if measured:
+        remarks.append(f"Ranks of {', '.join(measured)} follow from what is measured when they are trained.")
+    if moving:
+        remarks.append(
+            f"Ranks of {', '.join(moving)} move while training and end at the budget; held are the parameters that "
+            "memory is kept for until then."
+        )
+    return [*map(cell, plan.notes), *(cell(remark, "dim") for remark in remarks)]

@@ -53,6 +53,8 @@ class SizedRun:
 
 def estimate_memory(runs: Sequence[SizedRun]) -> MemoryEstimate:
     """Predicted peak of training `runs` together, by cause."""
+    movers = [run.planned.run.arm.build_strategy().mover() for run in runs]
+    mechanics = [mover.mechanics() for mover in movers if mover is not None]
     return predict_memory(
         runs[0].shape,
         [run.rank_map for run in runs],
@@ -62,6 +64,8 @@ def estimate_memory(runs: Sequence[SizedRun]) -> MemoryEstimate:
         own_frac=min(run.own_frac for run in runs),
         answer_frac=max(run.answer_frac for run in runs),
         on_host=runs[0].on_host,
+        num_measured=sum(one.importance == "sensitivity" for one in mechanics),
+        has_gates=any(one.gate is not None for one in mechanics),
     )
 
 

@@ -128,7 +128,9 @@ def _of(purpose: Purpose, sized: Sequence[SizedRun]) -> list[SizedRun]:
 
 def _plan_arm(arm: Arm, sized: Sequence[SizedRun]) -> ArmPlan:
     rank_map = next(run.rank_map for run in sized if run.planned.run.arm.name == arm.name)
-    is_known = not arm.build_strategy().required_signals()
+    strategy = arm.build_strategy()
+    moves_ranks = strategy.mover() is not None
+    is_known = not strategy.required_signals() and not moves_ranks
     return ArmPlan(
         name=arm.name,
         strategy=arm.strategy,
@@ -137,6 +139,8 @@ def _plan_arm(arm: Arm, sized: Sequence[SizedRun]) -> ArmPlan:
         budget_params=rank_map.budget_params,
         params=rank_map.params if is_known else None,
         residual_params=rank_map.residual_params if is_known else None,
+        held_params=rank_map.held_params,
+        moves_ranks=moves_ranks,
         min_rank=min(rank_map.ranks) if is_known else None,
         max_rank=max(rank_map.ranks) if is_known else None,
     )

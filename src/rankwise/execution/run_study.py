@@ -215,9 +215,8 @@ class _StudyRun:
                 run = by_id[record.run_id]
                 folder = self.options.out / "adapters" / record.run_id
                 base_name = run.run.arm.base.model
-                write_peft_folder(
-                    folder, run.rank_map, record.tensors, base_name=base_name, dropout=run.run.arm.dropout
-                )
+                stored = run.rank_map.with_ranks({name: len(down) for name, (down, _) in record.tensors.items()})
+                write_peft_folder(folder, stored, record.tensors, base_name=base_name, dropout=run.run.arm.dropout)
         self.ledger.write(records, self.worker)
         for record in records:
             if isinstance(record, RunFailed):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import psutil
 import torch
 
+from rankwise.allocation.strategies.base import check_steps
 from rankwise.execution.packing import DTYPE_BYTES, QUANTIZED_BYTES, SizedRun
 from rankwise.execution.workbench import Workbench
 from rankwise.models.sites import find_sites
@@ -22,7 +23,8 @@ def size_runs(planned: Sequence[PlannedRun], bench: Workbench, engine: EngineOpt
     """Planned runs with their rank maps, shapes and data. No weights are read.
 
     Raises:
-        ModelError, AllocationError, DataError: an arm cannot be realised on its base model and data.
+        ModelError, AllocationError, DataError: an arm cannot be realised on its base model and data, or its runs are
+            too short for its strategy.
     """
     by_arm: dict[str, SizedRun] = {}  # sizes do not depend on learning rate and seed, and solving a budget takes time
     for plan in planned:
@@ -47,7 +49,7 @@ def _size(plan: PlannedRun, bench: Workbench, engine: EngineOptions) -> SizedRun
     if arm.build_strategy().required_signals():
         stand_in = arm.model_copy(update={"strategy": "uniform", "strategy_settings": {}})
         run = run.model_copy(update={"arm": stand_in})
-    return SizedRun(
+    sized = SizedRun(
         planned=plan,
         rank_map=plan_rank_map(run, find_sites(base.model, arm.targets), base.num_params, {}),
         shape=ModelShape.from_config(
@@ -61,3 +63,7 @@ def _size(plan: PlannedRun, bench: Workbench, engine: EngineOptions) -> SizedRun
         eval_tokens=engine.eval_tokens,
         on_host=base.device.type != "cuda",
     )
+    mover = arm.build_strategy().mover()
+    if mover is not None:
+        check_steps(mover, f"arm {arm.name} ({arm.strategy})", sized.num_steps)
+    return sized

@@ -10,7 +10,8 @@ from rankwise.study.runs import Purpose
 
 @dataclass(frozen=True, kw_only=True)
 class ArmPlan:
-    """How an arm spends its budget. Ranks and what follows from them are None where they are measured first."""
+    """How an arm spends its budget. Ranks and what follows from them are None where they are measured first, or move
+    while training."""
 
     name: str
     strategy: str
@@ -19,6 +20,11 @@ class ArmPlan:
     budget_params: int
     params: int | None
     residual_params: int | None
+    held_params: int
+    """Adapter parameters that memory is held for while training; above the budget where a dynamic strategy starts wide
+    or may grow."""
+    moves_ranks: bool
+    """Whether ranks move while training: what is stored at the end is the budget up to less than one component."""
     min_rank: int | None
     max_rank: int | None
 

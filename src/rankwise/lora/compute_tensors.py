@@ -4,11 +4,13 @@ K = slots, P = adapter parameters of one slot with padding, R = largest trained 
 number of frozen components there, D = inputs, F = outputs.
 
 A site's compute tensors are `down` (K, R + S, D) and `up` (K, F, R + S): the trained components first, the frozen ones
-behind them. Gradients of frozen components are computed with the others, in one product, and left behind.
+behind them. Gradients of frozen components are computed with the others, in one product, and left behind. Where slots
+have gates, `down` of the trained components is multiplied by them.
 """
 
 import torch
 
+from rankwise.lora.gates import Gates
 from rankwise.lora.layout import Layout
 
 
@@ -24,19 +26,22 @@ class ComputeTensors:
         layout: Layout,
         frozen_layout: Layout,
         dtype: torch.dtype,
+        gates: Gates | None = None,
     ) -> None:
-        """`weights_KP` and `grads_KP` lie as in `layout`, `frozen_KP` as in `frozen_layout`."""
+        """`weights_KP` and `grads_KP` lie as in `layout`, `frozen_KP` as in `frozen_layout`; `gates` None: no slot has
+        any."""
         self._weights_KP = weights_KP
         self._grads_KP = grads_KP
         self._frozen_KP = frozen_KP
         self._layout = layout
         self._frozen_layout = frozen_layout
-        self._is_wider = bool(frozen_layout.places)
+        self._gates = gates
+        self._differs = bool(frozen_layout.places) or gates is not None
         self._own_layout = layout.widened(frozen_layout)
         shape = (len(weights_KP), self._own_layout.num_params)
-        plain = not self._is_wider and dtype == weights_KP.dtype
+        plain = not self._differs and dtype == weights_KP.dtype
         self._own_KP = weights_KP if plain else weights_KP.new_zeros(shape, dtype=dtype)
-        self._own_grads_KP = grads_KP.new_zeros(shape) if self._is_wider else grads_KP
+        self._own_grads_KP = grads_KP.new_zeros(shape) if self._differs else grads_KP
 
     def views(self, site: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """`down`, `up` and their gradients as the packed layer of `site` uses them."""
@@ -49,13 +54,13 @@ class ComputeTensors:
 
     def write(self) -> None:
         """Bring the master weights into the compute tensors."""
-        if not self._is_wider:
+        if not self._differs:
             if self._own_KP is not self._weights_KP:
                 self._own_KP.copy_(self._weights_KP)
             return
         for place in self._layout.places:
             (down, up), (own_down, own_up) = self._pair(place.site.name, self._weights_KP, self._own_KP)
-            own_down.copy_(down)
+            own_down.copy_(down if self._gates is None else self._gates.apply(place.site.name, down))
             own_up.copy_(up)
 
     def write_frozen(self) -> None:
@@ -69,16 +74,19 @@ class ComputeTensors:
 
     def pull_gradients(self) -> None:
         """Bring the gradients of all backward passes since `zero_gradients` to the master's rows."""
-        if not self._is_wider:
+        if not self._differs:
             return
         for place in self._layout.places:
             (down, up), (own_down, own_up) = self._pair(place.site.name, self._grads_KP, self._own_grads_KP)
+            if self._gates is not None:
+                master_down, _ = place.views(self._weights_KP)
+                own_down = self._gates.pull(place.site.name, master_down, own_down)
             down.copy_(own_down)
             up.copy_(own_up)
 
     def zero_gradients(self) -> None:
         self._grads_KP.zero_()
-        if self._is_wider:
+        if self._differs:
             self._own_grads_KP.zero_()
 
     def _pair(

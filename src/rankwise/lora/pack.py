@@ -21,6 +21,7 @@ from rankwise.allocation.rank_map import RankMap
 from rankwise.allocation.sites import Site
 from rankwise.errors import AuditError
 from rankwise.lora.compute_tensors import ComputeTensors
+from rankwise.lora.gates import Gates, initial_triplets
 from rankwise.lora.init import InitialAdapter, initial_pair
 from rankwise.lora.layout import Layout
 from rankwise.lora.packed_linear import DropoutMasks, PackedLinear, RowSlots, SiteTensors
@@ -36,6 +37,12 @@ class SlotPlan:
     seed: int
     initial: InitialAdapter | None = None
     """The matrices themselves, for an `init` that looks at weights or data; None: drawn from `seed`."""
+    gate: float | None = None
+    """What every component's trained gate starts at (0 with triplets drawn from `seed`); None: no gates."""
+
+    def places(self) -> dict[Site, int]:
+        """Components of each site that there is room for."""
+        return dict(zip(self.rank_map.sites, self.rank_map.held_ranks, strict=True))
 
     def ranks(self) -> dict[Site, int]:
         """Trained components of each site."""
@@ -59,7 +66,8 @@ class AdapterPack:
         self.rows = RowSlots()
         self._model = model
         self._ranks = [{site.name: rank for site, rank in plan.ranks().items()} for plan in plans]
-        layout = Layout.of(plan.ranks() for plan in plans)
+        self._num_places = [{site.name: num for site, num in plan.places().items()} for plan in plans]
+        layout = Layout.of(plan.places() for plan in plans)
         frozen = Layout.of(plan.frozen_ranks() for plan in plans)
         device = next(model.parameters()).device
         self.weights_KP = torch.zeros(len(plans), layout.num_params, device=device)
@@ -67,6 +75,11 @@ class AdapterPack:
         self.grads_KP = torch.zeros_like(self.weights_KP)
         self.frozen_KP = torch.zeros(len(plans), frozen.num_params, device=device)
         """Subtracted components, in a layout of their own (P counts theirs); empty where no slot has any."""
+        self.gates = Gates(len(plans), layout, device) if any(p.gate is not None for p in plans) else None
+        """None where no slot has gates."""
+        self._active = [
+            {site.name: np.arange(num) < plan.ranks()[site] for site, num in plan.places().items()} for plan in plans
+        ]
         self._layout, self._frozen_layout = layout, frozen
         self._compute = ComputeTensors(
             self.weights_KP,
@@ -75,6 +88,7 @@ class AdapterPack:
             layout=layout,
             frozen_layout=frozen,
             dtype=compute_dtype,
+            gates=self.gates,
         )
         # Something that requires grad must enter each packed layer, or autograd would not record the first block.
         anchor = torch.zeros((), device=device, requires_grad=True)
@@ -112,20 +126,65 @@ class AdapterPack:
         """Forget all gradients; after every optimizer step."""
         self._compute.zero_gradients()
 
-    def restore(self, weights_KP: torch.Tensor, frozen_KP: torch.Tensor) -> None:
-        """Go on from saved `weights_KP` and `frozen_KP`."""
+    def gradient_norms(self) -> list[float]:
+        """Of each slot's whole gradient, gates included."""
+        norms_K = self.grads_KP.norm(dim=1)
+        if self.gates is not None:
+            gated = [plan.gate is not None for plan in self.plans]
+            norms_K[gated] = torch.hypot(norms_K, self.gates.grads_KC.norm(dim=1))[gated]
+        found: list[float] = norms_K.tolist()
+        return found
+
+    def slot_views(self, slot: int, flat_P: torch.Tensor) -> Iterator[tuple[Site, torch.Tensor, torch.Tensor]]:
+        """A row that lies like `weights_KP[slot]` (weights, gradients, an average), site by site in the order of the
+        rank map: `down` (r, in) and `up` (out, r) of the slot's own places, as views."""
+        for site, num in self.plans[slot].places().items():
+            if num:
+                down, up = self._layout.place(site.name).views(flat_P[None])
+                yield site, down[0, :num], up[0, :, :num]
+
+    def gate_views(self, slot: int, flat_C: torch.Tensor) -> Iterator[tuple[Site, torch.Tensor]]:
+        """A row that lies like the gates, site by site in the order of `slot_views`: (r,) each."""
+        assert self.gates is not None
+        for site, num in self.plans[slot].places().items():
+            if num:
+                yield site, flat_C[self.gates.at(site.name)][:num]
+
+    def active(self, slot: int) -> dict[str, np.ndarray]:
+        """Per site name which of the slot's own places hold a component that takes part: bool (r,)."""
+        return self._active[slot]
+
+    def set_active(self, slot: int, active: dict[str, np.ndarray]) -> None:
+        """Take note of which components take part. What is inactive must have a gate or weights of zero already."""
+        self._active[slot] = {name: mask.copy() for name, mask in active.items()}
+
+    def restore(self, weights_KP: torch.Tensor, frozen_KP: torch.Tensor, gates_KC: torch.Tensor | None = None) -> None:
+        """Go on from saved `weights_KP`, `frozen_KP` and, where there are any, gates."""
         self.weights_KP.copy_(weights_KP)
         self.frozen_KP.copy_(frozen_KP)
+        if self.gates is not None and gates_KC is not None:
+            self.gates.values_KC.copy_(gates_KC)
         self._compute.write_frozen()
         self.refresh()
 
     def trained(self, flat_KP: torch.Tensor) -> Iterator[tuple[Site, torch.Tensor, torch.Tensor, torch.Tensor]]:
         """Per adapted site its trained components in rows that lie as `weights_KP` does, such as `grads_KP`.
 
-        Yields the site, `down` (K, R, D) and `up` (K, F, R) as views, and `gate` (K, R) as the packed layer has it.
+        Yields the site, `down` (K, R, D) and `up` (K, F, R) as views, and the scale at every place (K, R) as the packed
+        layer has it.
         """
         for place in self._layout.places:
             yield place.site, *place.views(flat_KP), self._layers[place.site.name].site.gate_KR[:, : place.rank]
+
+    def effective_weights(self) -> torch.Tensor:
+        """The master weights with every gate multiplied into its `down`: what the packed layers apply, in float32."""
+        if self.gates is None:
+            return self.weights_KP
+        effective_KP = self.weights_KP.clone()
+        for place in self._layout.places:
+            down, _ = place.views(effective_KP)
+            down.copy_(self.gates.apply(place.site.name, down))
+        return effective_KP
 
     def subtracted(self, site: str) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Frozen `down` (K, S, D) and `up` (K, F, S) of a site, S <= R; None where no slot subtracts anything there."""
@@ -139,12 +198,18 @@ class AdapterPack:
 
         Subtracted components stand behind the trained ones, with `up` negated, so that `scale x up · down` is the whole
         change of the layer and r is twice the trained rank. That is the plain adapter that PEFT's
-        `path_initial_model_for_weight_conversion` writes for such initialisations.
+        `path_initial_model_for_weight_conversion` writes for such initialisations. Only components that take part are
+        there, `down` times their gate where they have one.
         """
         found = {}
-        for site, rank in self.plans[slot].ranks().items():
+        for site, num in self.plans[slot].places().items():
+            active_R = self._active[slot][site.name]
+            rank = int(active_R.sum())
             if rank:
-                down, up = self._parts(self._layout, self.weights_KP, slot, site.name, rank)
+                down, up = self._parts(self._layout, self.weights_KP, slot, site.name, num)
+                if self.gates is not None:
+                    down = down * self.gates.values_KC[slot, self.gates.at(site.name)][:num, None].cpu().numpy()
+                down, up = down[active_R], np.ascontiguousarray(up[:, active_R])
                 if self._num_frozen(slot, site.name):
                     down_0, up_0 = self._parts(self._frozen_layout, self.frozen_KP, slot, site.name, rank)
                     down, up = np.concatenate([down, down_0]), np.concatenate([up, -up_0], axis=1)
@@ -177,12 +242,26 @@ class AdapterPack:
         for slot, plan in enumerate(self.plans):
             for site, rank in plan.ranks().items():
                 if rank:
-                    down, up = initial_pair(plan.init, plan.initial, site, rank, plan.seed)
+                    down, up = self._initial_pair(plan, site, rank)
                     self._put(self._layout, self.weights_KP, slot, site.name, down, up)
                     if self._num_frozen(slot, site.name):
                         self._put(self._frozen_layout, self.frozen_KP, slot, site.name, down, up)
+            if plan.gate is not None:
+                self._start_gates(slot, plan.gate)
         self._compute.write_frozen()
         self.refresh()
+
+    def _initial_pair(self, plan: SlotPlan, site: Site, rank: int) -> tuple[np.ndarray, np.ndarray]:
+        if plan.gate == 0:
+            return initial_triplets(site, rank, plan.seed)
+        return initial_pair(plan.init, plan.initial, site, rank, plan.seed)
+
+    def _start_gates(self, slot: int, start: float) -> None:
+        """`start` at every component; zero at places that are still free, and at padding."""
+        assert self.gates is not None
+        self.gates.values_KC[slot] = 0
+        for site, gate_R in self.gate_views(slot, self.gates.values_KC[slot]):
+            gate_R[torch.from_numpy(self._active[slot][site.name])] = start
 
     def _put(self, layout: Layout, flat_KP: torch.Tensor, slot: int, name: str, *pair: np.ndarray) -> None:
         (down, up), rank = layout.place(name).views(flat_KP), len(pair[0])
@@ -202,10 +281,10 @@ class AdapterPack:
         return SiteTensors(down, up, gate_KR.to(down.device), grad_down, grad_up)
 
     def _planned_gate(self, slot: int, name: str, width: int, dtype: torch.dtype) -> torch.Tensor:
-        """The scale at trained components, its negative at subtracted ones, zero at padding: (R,)."""
+        """The scale at places of trained components, its negative at subtracted ones, zero at padding: (R,)."""
         gate_R = torch.zeros(width, dtype=dtype)
         first, scale = self._compute.num_trained(name), self.plans[slot].rank_map.scale_of(name)
-        gate_R[: self._ranks[slot].get(name, 0)] = scale
+        gate_R[: self._num_places[slot].get(name, 0)] = scale
         gate_R[first : first + self._num_frozen(slot, name)] = -scale
         return gate_R
 
@@ -237,8 +316,11 @@ class AdapterPack:
             return 0  # no slot adapts this site
         gate_R = layer.site.gate_KR[slot].cpu()
         drawn_R = layer.site.down_KRD[slot].ne(0).any(dim=1).cpu()
-        present_R = gate_R.ne(0) & drawn_R
         first = self._compute.num_trained(name)
+        if self.plans[slot].gate is not None:  # a gate of zero hides a component that was drawn
+            down, _ = self._layout.place(name).views(self.weights_KP)
+            drawn_R[:first] = down[slot].ne(0).any(dim=1).cpu()
+        present_R = gate_R.ne(0) & drawn_R
         realised, frozen = int(present_R[:first].sum()), int(present_R[first:].sum())
         expected_R = self._planned_gate(slot, name, len(gate_R), gate_R.dtype)
         if realised != planned or frozen != self._num_frozen(slot, name) or not torch.equal(gate_R, expected_R):

@@ -93,6 +93,8 @@ def predict_memory(
     own_frac: float = 1.0,
     answer_frac: float = 1.0,
     on_host: bool = True,
+    num_measured: int = 0,
+    has_gates: bool = False,
 ) -> MemoryEstimate:
     """The peak of training the slots of `rank_maps` together.
 
@@ -103,10 +105,13 @@ def predict_memory(
         own_frac: Share of a row's tokens that it does not share with others; the rest are prefixes computed apart.
         answer_frac: Share of a row's own tokens that are answer tokens, for which logits are computed.
         on_host: Whether the process's own memory counts (it does not on CUDA).
+        num_measured: Slots whose every weight has a smoothed sensitivity and its uncertainty.
+        has_gates: Whether any slot has gates: compute tensors and their gradients are then tensors of their own.
     """
     tokens = max(micro_tokens, longest_tokens)
     adapter_bytes = len(rank_maps) * padded_params(rank_maps) * FLOAT32_BYTES
-    working_bytes = adapter_bytes * shape.compute_bytes // FLOAT32_BYTES if shape.compute_bytes < FLOAT32_BYTES else 0
+    has_own_tensors = has_gates or shape.compute_bytes < FLOAT32_BYTES
+    working_bytes = adapter_bytes * shape.compute_bytes // FLOAT32_BYTES if has_own_tensors else 0
     per_token_and_layer = (
         _HIDDEN_TERMS * shape.hidden_size
         + _MLP_TERMS * shape.mlp_size
@@ -116,8 +121,8 @@ def predict_memory(
         runtime=RUNTIME_BYTES if on_host else 0,
         weights=int(shape.num_params * shape.param_bytes),
         adapters=adapter_bytes + working_bytes,
-        gradients=adapter_bytes,
-        optimizer=2 * adapter_bytes,
+        gradients=adapter_bytes * (2 if has_gates else 1),
+        optimizer=2 * adapter_bytes + 2 * num_measured * padded_params(rank_maps) * FLOAT32_BYTES,
         activations=tokens * shape.num_layers * per_token_and_layer * shape.compute_bytes,
         prefixes=_prefix_bytes(shape, max(tokens, eval_tokens), own_frac),
         logits=int(tokens * answer_frac) * shape.vocab_size * FLOAT32_BYTES * _LOGIT_TERMS,
@@ -132,9 +137,9 @@ def _prefix_bytes(shape: ModelShape, own_tokens: int, own_frac: float) -> int:
 
 
 def padded_params(rank_maps: Sequence[RankMap]) -> int:
-    """P: each site as wide as the widest slot there."""
+    """P: each site as wide as the widest slot there, places that a dynamic strategy may grow into included."""
     widest: dict[str, tuple[int, int]] = {}
     for rank_map in rank_maps:
-        for site, rank in zip(rank_map.sites, rank_map.ranks, strict=True):
+        for site, rank in zip(rank_map.sites, rank_map.held_ranks, strict=True):
             widest[site.name] = (max(rank, widest.get(site.name, (0, 0))[0]), site.cost)
     return sum(rank * cost for rank, cost in widest.values())

@@ -46,6 +46,9 @@ def _patterns(targets: str | tuple[str, ...]) -> str | tuple[str, ...]:
     return targets
 
 
+SUBTRACTED_INITS = ("pissa", "olora", "loraga")
+"""Initialisations whose own product is taken off the layer for good; the stored adapter holds it a second time."""
+
 Text = Annotated[str, Field(min_length=1)]
 Targets = Annotated[Text | Annotated[tuple[Text, ...], Field(min_length=1)], AfterValidator(_patterns)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -188,6 +191,25 @@ class Arm(Settings):
         if "strategy" not in info.data:
             return settings
         return build_strategy(info.data["strategy"], settings).model_dump(mode="json")
+
+    @field_validator("init")
+    @classmethod
+    def _fits_the_strategy(cls, init: str, info: ValidationInfo) -> str:
+        """A dynamic strategy cannot be combined with every start; told here, before anything is trained."""
+        if "strategy" not in info.data or "strategy_settings" not in info.data:
+            return init
+        name = info.data["strategy"]
+        mover = build_strategy(name, info.data["strategy_settings"]).mover()
+        if mover is None or init == "kaiming":
+            return init
+        if mover.mechanics().gate == 0:
+            raise ValueError(f"{name} draws singular triplets of its own; leave init out of this arm")
+        if init in SUBTRACTED_INITS:
+            raise ValueError(
+                f"{name} must end at its budget, and a start that is subtracted doubles what is stored; choose kaiming "
+                "or gaussian"
+            )
+        return init
 
     def build_strategy(self) -> Strategy:
         return build_strategy(self.strategy, self.strategy_settings)

@@ -15,9 +15,11 @@ from pydantic import ValidationError
 from rankwise.allocation.allocate import allocate
 from rankwise.allocation.budget import resolve_budget
 from rankwise.allocation.rank_map import Scaling
+from rankwise.allocation.rank_view import RankView
 from rankwise.allocation.sites import Signal, Site, SiteKind, SiteView
 from rankwise.allocation.strategies.base import Strategy
 from rankwise.streams import stream
+from rankwise.testing.simulated_run import SimulatedRun, distinct
 
 _BLOCK: tuple[tuple[str, SiteKind, int, int], ...] = (
     ("self_attn.q_proj", "attention", 64, 64),
@@ -83,6 +85,8 @@ def gives_preferences(strategy: Strategy) -> None:
 def spends_the_budget_within_bounds(strategy: Strategy) -> None:
     """At any budget nothing more fits: the residual is below every component that a site could still take."""
     view = example_view()
+    if strategy.mover() is not None:
+        return  # starts above its budget on purpose; `ends_within_the_budget` looks at where it ends
     for rank, min_rank, max_rank in ((1, 1, None), (2, 0, 3), (8, 1, None), (8, 2, 12), (30, 1, None)):
         budget = resolve_budget(view.sites, rank=rank)
         rank_map = allocate(
@@ -163,6 +167,51 @@ def cannot_be_changed(strategy: Strategy) -> None:
     _expect(type(strategy).model_config.get("frozen") is True, strategy, "is not frozen")
 
 
+def ends_within_the_budget(strategy: Strategy) -> None:
+    """A dynamic strategy spends the budget at the end of its schedule, whatever the importances say, and keeps to the
+    places that there are on the way."""
+    mover = strategy.mover()
+    if mover is None:
+        return
+    importances = (distinct, lambda step, shape: np.zeros(shape), lambda step, shape: np.ones(shape))
+    bounds = ((1, 1, None), (4, 0, None), (4, 2, 6))
+    for num_layers, told, (rank, min_rank, max_rank) in product((0, 2, 12), importances, bounds):
+        view = example_view(num_layers)
+        run = SimulatedRun(view=view, rank=rank, min_rank=min_rank, max_rank=max_rank, importances=told)
+        place = f"with {len(view.sites)} sites at rank {rank}"
+        limit_L, active_LR = run.limits_L(strategy), None
+        for seen, active_LR in run.revisions(strategy, mover):
+            _expect(active_LR.shape == seen.active_LR.shape, strategy, f"gave shape {active_LR.shape} {place}")
+            _expect(active_LR.dtype == bool, strategy, f"gave {active_LR.dtype} instead of bool {place}")
+            _expect(not (active_LR & ~seen.exists_LR).any(), strategy, f"used places that do not exist {place}")
+            _expect(bool((active_LR.sum(axis=1) >= min_rank).all()), strategy, f"went below min_rank {place}")
+        _expect(active_LR is not None, strategy, f"had no step at which ranks could move {place}")
+        assert active_LR is not None
+        rank_L = active_LR.sum(axis=1)
+        _expect(bool((rank_L <= limit_L).all()), strategy, f"ended above max_rank {place}")
+        residual = run.budget_params - int(rank_L @ view.costs_L)
+        open_costs = view.costs_L[rank_L < limit_L]
+        _expect(0 <= residual < min(open_costs, default=sys.maxsize), strategy, f"ended {residual} off {place}")
+
+
+def revises_the_same_each_time(strategy: Strategy) -> None:
+    """The same view gives the same revision, and the arrays of the view (read-only here) are left alone."""
+    mover, twin = strategy.mover(), type(strategy).model_validate(strategy.model_dump(mode="json")).mover()
+    if mover is None or twin is None:
+        return
+    for view, _ in SimulatedRun(view=example_view()).revisions(strategy, mover):
+        first, again = mover.revise(view), twin.revise(view)
+        _expect(
+            np.array_equal(_or_active(first, view), _or_active(again, view)),
+            strategy,
+            f"gave two revisions to one view at step {view.step}",
+        )
+
+
+def _or_active(answer_LR: np.ndarray | None, view: RankView) -> np.ndarray:
+    return view.active_LR if answer_LR is None else answer_LR
+
+
 STRATEGY_CHECKS: Sequence[Callable[[Strategy], None]] = (
     says_what_it_is,
     gives_preferences,
@@ -171,6 +220,8 @@ STRATEGY_CHECKS: Sequence[Callable[[Strategy], None]] = (
     leaves_its_view_untouched,
     follows_a_reordering,
     asks_for_what_it_reads,
+    ends_within_the_budget,
+    revises_the_same_each_time,
     round_trips_through_text,
     refuses_unknown_settings,
     cannot_be_changed,

@@ -68,12 +68,12 @@ def audit_run(pack: AdapterPack, slot: int, run_id: str, tensors: Tensors, histo
     plan = pack.plans[slot]
     found = {
         site.name: _Site(down_KRD[slot].cpu().numpy(), up_KFR[slot].cpu().numpy(), gate_KR[slot].float().cpu().numpy())
-        for site, down_KRD, up_KFR, gate_KR in pack.trained(pack.weights_KP)
+        for site, down_KRD, up_KFR, gate_KR in pack.trained(pack.effective_weights())
     }
     outcomes = []
     for index, (site, scale) in enumerate(zip(plan.rank_map.sites, plan.rank_map.scales, strict=True)):
         rank = history.ranks[index]
-        trained = found[site.name].active() if site.name in found else None
+        trained = found[site.name].only(pack.active(slot)[site.name]) if site.name in found else None
         frozen = _frozen(pack, slot, site.name, rank)
         _compare(site.name, rank, scale, trained, frozen, tensors.get(site.name))
         stored = 2 * rank if frozen else rank
@@ -107,8 +107,10 @@ class _Site:
     up_FR: np.ndarray
     gate_R: np.ndarray
 
-    def active(self) -> "_Site":
+    def only(self, active_r: np.ndarray) -> "_Site":
+        """Its components that take part: of the slot's own places (r,) the active ones that the layer lets through."""
         chosen = self.gate_R != 0
+        chosen[: len(active_r)] &= active_r
         return _Site(self.down_RD[chosen], self.up_FR[:, chosen], self.gate_R[chosen])
 
     def num_unmoved(self, initial: tuple[np.ndarray, np.ndarray] | None) -> int:

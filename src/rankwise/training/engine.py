@@ -39,6 +39,7 @@ from rankwise.records import (
 from rankwise.study.runs import Run
 from rankwise.training.audit import RankHistory, audit_run
 from rankwise.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from rankwise.training.dynamic import MovingRanks
 from rankwise.training.slot import Slot
 from rankwise.training.trace import Tracer, is_traced
 
@@ -116,15 +117,36 @@ class _PackTraining:
         self.share_prefixes = options.share_prefixes and can_share_prefixes(base.model)
         self.has_dropout = any(r.run.arm.dropout for r in self.runs)
         self.peak = PeakMemory(base.device)
-        plans = [SlotPlan(rank_map=r.rank_map, init=r.run.arm.init, seed=r.run.seed) for r in self.runs]
+        movers = [r.run.arm.build_strategy().mover() for r in self.runs]
+        plans = [
+            SlotPlan(
+                rank_map=r.rank_map,
+                init=r.run.arm.init,
+                seed=r.run.seed,
+                gate=mover.mechanics().gate if mover else None,
+            )
+            for r, mover in zip(self.runs, movers, strict=True)
+        ]
         dtype = next(p.dtype for p in base.model.parameters() if p.is_floating_point())
         self.pack = AdapterPack(base.model, plans, compute_dtype=dtype)
         self.tracer = Tracer(self.pack)
         self.histories = [RankHistory.of(r.rank_map) for r in self.runs]
         self.slots = [
-            Slot(k, r.run, r.data.train, self.pack.weights_KP[k], self.pack.grads_KP[k])
+            Slot(k, r.run, r.data.train, self.pack.weights_KP[k], self.pack.grads_KP[k], self._gates(k))
             for k, r in enumerate(self.runs)
         ]
+        self.moving = [
+            MovingRanks(mover, slot, r.rank_map, self.pack) if mover else None
+            for mover, slot, r in zip(movers, self.slots, self.runs, strict=True)
+        ]
+        """One per slot; None where ranks stay."""
+
+    def _gates(self, slot: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """A slot's gates and the place of their gradient; None for one without."""
+        gates = self.pack.gates
+        if gates is None or self.pack.plans[slot].gate is None:
+            return None
+        return gates.values_KC[slot], gates.grads_KC[slot]
 
     @property
     def is_done(self) -> bool:
@@ -155,7 +177,11 @@ class _PackTraining:
         live = [slot for slot in self.slots if not slot.is_done]
         losses_K, tokens_K = self._accumulate(live)
         self.pack.pull_gradients()
-        norms_K = self.pack.grads_KP.norm(dim=1).tolist()
+        for slot in live:
+            moving = self.moving[slot.number]
+            if moving is not None and slot.diverged is None:
+                moving.add_penalty()
+        norms_K = self.pack.gradient_norms()
         with self._traced(live) as traces:
             records = [
                 r for s in live for r in self._advance(s, losses_K[s.number], norms_K[s.number], tokens_K[s.number])
@@ -240,6 +266,9 @@ class _PackTraining:
                 num_tokens=num_tokens,
             )
             slot.update(grad_norm)
+            moving = self.moving[slot.number]
+            if moving is not None:
+                yield from moving.after_update(step)
         elif slot.diverged is None:
             what = "loss" if not math.isfinite(loss_nats) else "gradient norm"
             value = loss_nats if what == "loss" else grad_norm
@@ -310,18 +339,33 @@ class _PackTraining:
 
     def to_checkpoint(self) -> Checkpoint:
         tensors = {"weights": self.pack.weights_KP.detach(), "frozen": self.pack.frozen_KP}
+        if self.pack.gates is not None:
+            tensors["gates"] = self.pack.gates.values_KC.detach()
         for slot in self.slots:
             tensors |= {f"optimizer.{slot.number}.{name}": tensor for name, tensor in slot.tensors().items()}
-        state = {"run_ids": [slot.run.id for slot in self.slots], "slots": [slot.counters() for slot in self.slots]}
-        state["histories"] = [history.to_state() for history in self.histories]
+        for slot, moving in zip(self.slots, self.moving, strict=True):
+            if moving is not None:
+                tensors |= {f"moving.{slot.number}.{name}": tensor for name, tensor in moving.tensors().items()}
+        state = {
+            "run_ids": [slot.run.id for slot in self.slots],
+            "slots": [slot.counters() for slot in self.slots],
+            "histories": [history.to_state() for history in self.histories],
+            "moving": [moving and moving.to_state() for moving in self.moving],
+        }
         return Checkpoint(tensors, state)
 
     def restore(self, saved: Checkpoint) -> None:
         assert saved.state["run_ids"] == [slot.run.id for slot in self.slots], "a checkpoint belongs to one pack"
-        self.pack.restore(saved.tensors["weights"], saved.tensors["frozen"])
+        self.pack.restore(saved.tensors["weights"], saved.tensors["frozen"], saved.tensors.get("gates"))
         for slot, counters in zip(self.slots, saved.state["slots"], strict=True):
-            prefix = f"optimizer.{slot.number}."
-            tensors = {n.removeprefix(prefix): t for n, t in saved.tensors.items() if n.startswith(prefix)}
-            slot.restore(tensors, counters)
+            slot.restore(_beginning_with(f"optimizer.{slot.number}.", saved.tensors), counters)
         for history, state in zip(self.histories, saved.state["histories"], strict=True):
             history.restore(state)
+        for slot, moving, state in zip(self.slots, self.moving, saved.state["moving"], strict=True):
+            if moving is not None:
+                moving.restore(_beginning_with(f"moving.{slot.number}.", saved.tensors), state)
+
+
+def _beginning_with(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Those named so, by the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

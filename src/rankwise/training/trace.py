@@ -88,15 +88,16 @@ class Tracer:
             for site, down_KRD, up_KFR, _ in self._pack.trained(self._pack.grads_KP)
         }
         self._grad_squares = _by_slot(squares, self._pack.num_slots)
-        self._old_KP = self._pack.weights_KP.clone()
+        self._old_KP = self._pack.effective_weights().clone()
 
     def after(self) -> None:
         """When every slot has stepped."""
         assert self._old_KP is not None, "`before` was not called"
-        step_KP = torch.sub(self._pack.weights_KP, self._old_KP, out=self._old_KP)
+        new_KP = self._pack.effective_weights()
+        step_KP = torch.sub(new_KP, self._old_KP, out=self._old_KP)
         self._old_KP = None
         updates, weights = {}, {}
-        new, steps = self._pack.trained(self._pack.weights_KP), self._pack.trained(step_KP)
+        new, steps = self._pack.trained(new_KP), self._pack.trained(step_KP)
         for (site, down_KRD, up_KFR, gate_KR), (_, down_step_KRD, up_step_KFR, _) in zip(new, steps, strict=True):
             grams = _Grams.of(down_KRD, up_KFR, down_step_KRD, up_step_KFR, gate_KR.float())
             updates[site.name] = grams.change_K()

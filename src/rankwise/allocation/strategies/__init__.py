@@ -6,13 +6,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from rankwise.allocation.strategies.adalora import AdaLora
 from rankwise.allocation.strategies.base import Strategy
 from rankwise.allocation.strategies.by_kind import AttentionHeavy, MlpHeavy
+from rankwise.allocation.strategies.elastic import Elastic
 from rankwise.allocation.strategies.empirical import Empirical
 from rankwise.allocation.strategies.inverted import Inverted
+from rankwise.allocation.strategies.l1 import L1
 from rankwise.allocation.strategies.linear import LinearDecay, LinearGrowth
 from rankwise.allocation.strategies.random import Random
 from rankwise.allocation.strategies.shuffled import Shuffled
+from rankwise.allocation.strategies.truncate import Truncate
 from rankwise.allocation.strategies.uniform import Uniform
 from rankwise.errors import AllocationError
 
@@ -25,6 +29,10 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "attention_heavy": AttentionHeavy,
     "mlp_heavy": MlpHeavy,
     "empirical": Empirical,
+    "adalora": AdaLora,
+    "elastic": Elastic,
+    "l1": L1,
+    "truncate": Truncate,
     "random": Random,
     "shuffled": Shuffled,
     "inverted": Inverted,

@@ -5,15 +5,19 @@ the strategy's gain came from having uneven ranks, not from knowing where to put
 
 Preferences are permuted and the budget is then spent on them, because permuted integer ranks would cost another number
 of parameters wherever sites differ in size. All sites take part, so the link to depth, kind and size is cut alike.
+Of a dynamic strategy the importances are permuted, at each revision in the same way (see `redirected`).
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from rankwise.allocation.sites import Signal, SiteView
-from rankwise.allocation.strategies.base import Strategy
+from rankwise.allocation.rank_view import RankView
+from rankwise.allocation.sites import Signal, Site, SiteView
+from rankwise.allocation.strategies.base import RankMover, Strategy
+from rankwise.allocation.strategies.redirected import Redirected
 from rankwise.allocation.strategies.wrapped import Wrapped
 from rankwise.streams import stream
 
@@ -32,8 +36,19 @@ class Shuffled(Strategy):
         return self.of.required_signals()
 
     def ideal_ranks(self, sites: SiteView) -> np.ndarray:
-        names = [site.name for site in sites.sites]
+        return self.of.ideal_ranks(sites)[self._source(sites.sites)]
+
+    def mover(self) -> RankMover | None:
+        moved = self.of.mover()
+        return Redirected(moved, self._source_of_view) if moved else None
+
+    def _source_of_view(self, view: RankView) -> np.ndarray:
+        return self._source(view.sites)
+
+    def _source(self, sites: Sequence[Site]) -> np.ndarray:
+        """Whose preference each site gets: by name, so that the order in which sites are listed plays no part."""
+        names = [site.name for site in sites]
         ticket_L = [stream(self.draw, "shuffled", name).random() for name in names]
-        shuffled_L = np.empty(len(names))
-        shuffled_L[np.argsort(ticket_L)] = self.of.ideal_ranks(sites)[np.argsort(names)]
-        return shuffled_L
+        source_L = np.empty(len(names), dtype=int)
+        source_L[np.argsort(ticket_L)] = np.argsort(names)
+        return source_L
