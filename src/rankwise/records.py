@@ -5,6 +5,8 @@ from typing import Literal
 
 import numpy as np
 
+from rankwise.allocation.sites import SiteKind
+
 Split = Literal["validation", "test"]
 
 
@@ -18,7 +20,7 @@ class SiteAllocation:
     """What one site was planned to get and, read back from the attached module, did get."""
 
     site: str
-    kind: str
+    kind: SiteKind
     layer: int
     in_features: int
     out_features: int

@@ -1,5 +1,7 @@
 import json
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,12 +90,18 @@ def test_show_is_the_audit(call, ids):
     text = call("show", ids["linear_decay", 0][:11])
     assert "sample / linear_decay (report)" in text
     sites = [line.split() for line in text.splitlines() if line.startswith("model.layers.")]
-    assert [line[-4:] for line in sites] == [["6", "6", "2.66667", "96"], ["2", "2", "8", "32"]]
+    assert [line[-10:] for line in sites] == [
+        ["6", "6", "2.66667", "96", "1,", "2", "2,", "4", "6", "0"],
+        ["2", "2", "8", "32", "1,", "2", "2,", "4", "2", "1"],
+    ]
     for words in (
         "128 of 130 allowed, 2 left unspent",
         "1e-3",
         "rankwise study sample.yaml",
         "lowest 0.3750 at step 8",
+        "what is stored was read back: 128 parameters",
+        "0 loss spikes; 0 gradient spikes; largest step 0.224 at step 1",
+        "probing with 200 MiB",
     ):
         assert words in text
 
@@ -115,9 +123,20 @@ def test_show_as_json_is_complete_and_valid(call, ids):
     assert document["studies"] == [{"study": "sample", "arm": "random", "purpose": "report"}]
     assert document["training_curve"][-1] == {"step": 5, "value": None}
     assert [site["realised_rank"] for site in document["sites"]] == [3, 5]
+    assert {site["stored_rank"] for site in document["sites"]} == {None}
+    assert document["stability"]["traces"][0]["update_norms"] == {"attention.early": 0.2, "attention.late": 0.1}
     assert document["spec"]["arm"]["strategy"] == "random"
     assert document["environment"]["torch"] == "2.13.0"
     assert document["error"] == "step 5: the loss is not a number"
+
+
+def test_show_as_json_has_the_whole_audit_of_each_site(call, ids):
+    document = json.loads(call("show", ids["linear_decay", 0], "--json"))
+    first, second = document["sites"]
+    assert (first["planned_rank"], first["stored_rank"], first["revised_at"]) == (6, 6, [2, 4])
+    assert (second["num_unmoved"], second["num_revisions"], second["lr_factor_up"]) == (1, 2, 2.0)
+    assert document["revisions"] == [{"step": 2, "ranks": [5, 3]}, {"step": 4, "ranks": [6, 2]}]
+    assert (document["stored_params"], document["held_params"]) == (128, 128)
 
 
 def test_show_makes_a_rank_that_was_not_realised_stand_out(call, tmp_path):
@@ -129,7 +148,19 @@ def test_show_makes_a_rank_that_was_not_realised_stand_out(call, tmp_path):
         ledger.register_study(study, sample_runs(study))
         ledger.write([RunAllocated(**{**vars(allocated), "sites": sites}), *rest])
     lines = [line.split() for line in call("show", run.id, ledger=tmp_path / "audit.db").splitlines()]
-    assert [line[-4:-2] for line in lines if line and line[0].startswith("model.")] == [["4", "3"], ["4", "3"]]
+    assert [line[5:7] for line in lines if line and line[0].startswith("model.")] == [["4", "3"], ["4", "3"]]
+
+
+def test_show_says_what_a_run_of_an_older_version_lacks(call, tmp_path):
+    old = shutil.copy(Path(__file__).parents[1] / "ledger" / "assets" / "v1.sqlite", tmp_path / "old.db")
+    rows = json.loads(call("list", "--json", ledger=old))
+    finished = next(row["id"] for row in rows if row["status"] == "finished" and row["purpose"] == "report")
+    text = call("show", finished, ledger=old)
+    assert "not read back at its end" in text
+    assert "never moved" not in text
+    document = json.loads(call("show", finished, "--json", ledger=old))
+    assert document["stability"]["traces"] == []
+    assert document["sites"][0]["stored_rank"] is None
 
 
 def test_compare_shows_only_the_settings_and_ranks_that_differ(call, ids):

@@ -73,6 +73,7 @@ def test_a_finished_run_reads_as_it_was_written(registered, run, records):
         assert getattr(row, name) == getattr(finished, name)
     assert [(point.step, point.value) for point in row.training_curve] == [(s.step, s.loss_nats) for s in steps]
     assert [(point.step, point.value) for point in row.grad_norm_curve] == [(s.step, s.grad_norm) for s in steps]
+    assert [(p.step, p.value) for p in row.learning_rate_curve] == [(s.step, s.learning_rate) for s in steps]
     assert [(p.step, p.value) for p in row.validation_curve] == [(e.step, e.loss_nats) for e in (initial, validation)]
     assert row.scores == {
         "initial_validation_loss": initial.loss_nats,

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rankwise.allocation.sites import site_group
 from rankwise.ledger.results import CurvePoint, RunRow, RunStatus, StudyResults
-from rankwise.records import SiteAllocation
+from rankwise.records import SiteAllocation, SiteOutcome, StepTrace
 
 MODULES = {
     "q_proj": ("attention", 256, 256),
@@ -70,6 +71,38 @@ def make_sites(strategy: str, rank: int, num_layers: int, seed: int) -> tuple[Si
     )
 
 
+def make_outcomes(sites: tuple[SiteAllocation, ...]) -> tuple[SiteOutcome, ...]:
+    """As every run of a strategy whose ranks stay ends: everything stored, everything moved."""
+    return tuple(
+        SiteOutcome(
+            site=site.site, rank=site.realised_rank, scale=site.scale, params=site.params, num_unmoved=0,
+            num_revisions=0,
+        )
+        for site in sites
+    )  # fmt: skip
+
+
+def make_traces(run_id: str, sites: tuple[SiteAllocation, ...], steps: np.ndarray, rate: float) -> list[StepTrace]:
+    """Steps of the size that the scale and rank of each site make expect, fading with the learning rate."""
+    squares: dict[str, float] = {}
+    num_layers = 1 + max(site.layer for site in sites)
+    for site in sites:
+        group = site_group(site.kind, site.layer, num_layers)
+        squares[group] = squares.get(group, 0.0) + site.scale**2 * site.realised_rank * site.out_features / 3
+    sizes = np.sqrt(list(squares.values()))
+    return [
+        StepTrace(
+            run_id=run_id,
+            step=int(step),
+            groups=tuple(squares),
+            grad_norms=tuple(float(1 / (index + 2)) for index in range(len(squares))),
+            update_norms=tuple(map(float, rate * (1 - step / 151) * sizes)),
+            weight_norms=tuple(map(float, rate * step**0.5 * sizes)),
+        )
+        for step in steps
+    ]
+
+
 def make_run(
     arm: dict[str, Any], *, purpose: str, learning_rate: float, seed: int, status: RunStatus, num_layers: int
 ) -> RunRow:
@@ -104,6 +137,7 @@ def make_run(
     }
     diverged = status in ("diverged", "failed")
     shown = 40 if diverged else 150
+    grad_norms = np.exp(0.2 * noise.standard_normal(150)) * (1 + 9 * (steps == 90) * (arm["strategy"] == "empirical"))
     return RunRow(
         id=run_id,
         arm=arm["name"],
@@ -117,12 +151,22 @@ def make_run(
         params=params,
         budget_params=budget,
         residual_params=budget - params,
+        stored_params=None if diverged else params,
+        held_params=None if diverged else params,
         sites=sites,
+        outcomes=() if diverged else make_outcomes(sites),
+        traces=tuple(make_traces(run_id, sites, steps[:shown:10], learning_rate)),
         scores={"initial_validation_loss": float(validation[0])} if diverged else scores,
         example_loss_nats=None if diverged else losses,
         example_answer_tokens=None if diverged else tokens,
         training_curve=tuple(
             CurvePoint(step=int(s), value=float(v)) for s, v in zip(steps, training, strict=True) if s <= shown
+        ),
+        grad_norm_curve=tuple(
+            CurvePoint(step=int(s), value=float(v)) for s, v in zip(steps, grad_norms, strict=True) if s <= shown
+        ),
+        learning_rate_curve=tuple(
+            CurvePoint(step=int(s), value=float(learning_rate * (1 - s / 151))) for s in steps if s <= shown
         ),
         validation_curve=tuple(
             CurvePoint(step=int(s), value=float(v)) for s, v in zip(checks, validation, strict=True) if s <= shown
@@ -130,6 +174,7 @@ def make_run(
         steps=shown,
         wall_s=9.5 + 0.1 * seed,
         probe_wall_s=1.4 if arm["strategy"] == "empirical" else 0.0,
+        probe_peak_memory_bytes=610_271_232 if arm["strategy"] == "empirical" else 0,
         peak_memory_bytes=731_906_048,
         predicted_memory_bytes=702_545_920,
         pack_slots=6,

@@ -105,7 +105,7 @@ def test_one_seed_and_one_arm_make_a_report(build_study, tmp_path):
     files = write_report(build_study(ARMS[:1], num_seeds=1, num_layers=1), tmp_path)
     text = files.results.read_text(encoding="utf-8")
     assert "one arm, so there is nothing to compare" in text
-    assert {figure.name for figure in files.figures} == {"rank_maps", "learning_curves", "tuning"}
+    assert {figure.name for figure in files.figures} == {"rank_maps", "learning_curves", "stability", "tuning"}
 
 
 def test_two_arms_on_one_seed_are_undecided(build_study, tmp_path, no_figures):
@@ -146,7 +146,7 @@ def test_hostile_names_stay_text(build_study, tmp_path):
     assert "\x1b" not in text
     table = text[text.index("| Arm | Ranks") :].split("\n\n")[0]
     assert len({line.count("|") for line in table.splitlines()}) == 1
-    assert len(files.figures) == 5
+    assert len(files.figures) == len(FIGURES)
 
 
 def test_a_new_report_replaces_the_old_and_its_figures(build_study, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Traces against dense matrices: what the docstring says, computed the slow way."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -7,12 +8,12 @@ import pytest
 import torch
 
 from rankwise.allocation.rank_map import RankMap, Scaling
-from rankwise.allocation.sites import Site
+from rankwise.allocation.sites import Site, site_group
 from rankwise.lora.init import InitialAdapter
 from rankwise.lora.pack import AdapterPack, SlotPlan
 from rankwise.records import StepDone, StepTrace
 from rankwise.training.engine import train_pack
-from rankwise.training.trace import MAX_TRACED, Groups, Tracer, group_of, is_traced
+from rankwise.training.trace import MAX_TRACED, Groups, Tracer, is_traced
 from tests.families import mixed_rank_map
 from tests.tiny import allocated, tiny_base, tiny_llama, tiny_runs
 
@@ -117,9 +118,12 @@ def test_long_runs_are_traced_at_even_distances() -> None:
 
 def test_groups_are_kinds_in_thirds_of_the_depth() -> None:
     site = Site(name="a", kind="attention", layer=0, in_features=2, out_features=2)
-    found = [group_of(replace(site, layer=layer), 6) for layer in range(6)]
+    found = [site_group("attention", layer, 6) for layer in range(6)]
     assert found == [f"attention.{third}" for third in ("early", "early", "middle", "middle", "late", "late")]
-    assert [group_of(replace(site, layer=layer), 1) for layer in range(1)] == ["attention.early"]
-    assert group_of(replace(site, kind="other"), 6) == "other"
+    assert site_group("attention", 0, 1) == "attention.early"
+    assert site_group("other", 5, 6) == "other"
     other = replace(site, name="b", kind="mlp")
-    assert Groups.of([site, other]).norms({"a": 9.0}) == (3.0, 0.0)
+    groups = Groups.of([site, other])
+    assert groups.norms({"a": 9.0}) == (3.0, 0.0)
+    assert groups.norms({"a": -1e-12, "b": math.inf}) == (0.0, math.inf)
+    assert math.isnan(groups.norms({"a": math.nan})[0])

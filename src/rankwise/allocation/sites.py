@@ -70,6 +70,11 @@ class Site:
         return min(self.in_features, self.out_features)
 
 
+def site_group(kind: SiteKind, layer: int, num_layers: int) -> str:
+    """The kind and the third of the depth, as traces group sites: `attention.early`, `mlp.late`; `other` for others."""
+    return kind if kind == "other" else f"{kind}.{('early', 'middle', 'late')[3 * layer // num_layers]}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class SiteView:
     """All that a strategy sees. Arrays follow the order of `sites`."""

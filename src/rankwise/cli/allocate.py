@@ -165,8 +165,9 @@ def _document(rank_map: "RankMap", arm: "Arm") -> dict[str, Any]:
 def _print_map(rank_map: "RankMap", arm: "Arm") -> None:
     from rich.table import Table
 
+    from rankwise.cli.console import cell
     from rankwise.cli.heatmap import heat_map
-    from rankwise.cli.run_tables import cell, facts_table
+    from rankwise.cli.run_tables import facts_table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("site", overflow="fold")

@@ -13,6 +13,11 @@ error_console = Console(stderr=True, highlight=False)
 """Progress, notes and errors, so that standard output can be piped."""
 
 
+def cell(value: object, style: str = "") -> Text:
+    """Any value of a table as literal text, which no markup can steer; an en dash for None."""
+    return Text("–" if value is None else printable(str(value)), style=style)
+
+
 def print_json(document: Any) -> None:
     """Write one JSON document to standard output, never wrapped or coloured."""
     sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")

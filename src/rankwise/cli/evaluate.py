@@ -155,7 +155,7 @@ def _examples_table(texts: "tuple[Example, ...]", answers: list[str]) -> "Table"
     """One row per text. They come from a data set and a model: none may carry markup or steer the terminal."""
     from rich.table import Table
 
-    from rankwise.cli.run_tables import cell
+    from rankwise.cli.console import cell
     from rankwise.evaluation.generation import is_exact_match
 
     table = Table("question", "expected", "got", "", show_lines=True)

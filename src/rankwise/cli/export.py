@@ -138,7 +138,7 @@ def _print_exported(exported: "Exported") -> None:
 def _verdicts_table(verdicts: Sequence["Verdict"]) -> "Table":
     from rich.table import Table
 
-    from rankwise.cli.run_tables import cell
+    from rankwise.cli.console import cell
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("runtime", no_wrap=True)

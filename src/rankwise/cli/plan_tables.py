@@ -7,7 +7,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rankwise.cli.run_tables import cell, facts_table, format_count
+from rankwise.cli.console import cell
+from rankwise.cli.run_tables import facts_table, format_count
 from rankwise.execution.study_plan import ArmPlan, PackPlan, StudyPlan
 from rankwise.reporting.format import MISSING, format_bytes, format_rate, format_seconds, format_span
 from rankwise.reporting.values import Span

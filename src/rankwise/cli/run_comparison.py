@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 from scipy import stats
 
-from rankwise.cli.run_tables import cell, facts_table, format_count, format_score
+from rankwise.cli.console import cell
+from rankwise.cli.run_tables import facts_table, format_count, format_score
 from rankwise.ledger.results import RunRow, StudyResults
 from rankwise.reporting.comparison import compare_arms
 from rankwise.reporting.format import (
@@ -76,12 +77,12 @@ def _leaves(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 def _ranks_table(first: RunRow, second: RunRow) -> Table | Text:
     """The sites whose rank or scale differs; a site that one of them lacks has none there."""
-    mine = {site.site: site for site in first.sites}
-    theirs = {site.site: site for site in second.sites}
+    mine, theirs = (
+        {site.site: (rank, site.scale) for site, rank in zip(run.sites, run.spent_ranks, strict=True)}
+        for run in (first, second)
+    )
     names = list(dict.fromkeys([*mine, *theirs]))
-    got = {
-        name: [(s.realised_rank, s.scale) if s else None for s in (mine.get(name), theirs.get(name))] for name in names
-    }
+    got = {name: [mine.get(name), theirs.get(name)] for name in names}
     differing = {name: pair for name, pair in got.items() if pair[0] != pair[1]}
     if not differing:
         return cell(f"The same rank and scale at all {len(names)} sites.")
@@ -95,7 +96,7 @@ def _ranks_table(first: RunRow, second: RunRow) -> Table | Text:
 def _results_table(first: RunRow, second: RunRow) -> Table:
     table = _side_by_side(first, second, "difference")
     table.add_row(cell("status"), cell(first.status), cell(second.status))
-    table.add_row(cell("parameters"), *(cell(format_count(run.params)) for run in (first, second)))
+    table.add_row(cell("parameters"), *(cell(format_count(run.spent_params)) for run in (first, second)))
     for name in dict.fromkeys([*first.scores, *second.scores]):
         values = first.scores.get(name), second.scores.get(name)
         losses = name.endswith("loss") and None not in values

@@ -6,22 +6,25 @@ from itertools import pairwise
 
 from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
-from rankwise.cli.console import printable
+from rankwise.cli.console import cell
+from rankwise.cli.site_table import sites_table
 from rankwise.ledger.results import CurvePoint, RunRow
-from rankwise.records import SiteAllocation
-from rankwise.reporting.format import MISSING, format_bytes, format_loss, format_percent, format_rate, format_seconds
+from rankwise.reporting.format import (
+    MISSING,
+    format_bytes,
+    format_loss,
+    format_percent,
+    format_rate,
+    format_seconds,
+    format_size,
+)
+from rankwise.reporting.stability import grad_spikes, loss_spikes, step_norms
 
 STATUS_STYLES = {"finished": "green", "running": "cyan", "diverged": "yellow", "failed": "red", "pending": "dim"}
 BARS = "▁▂▃▄▅▆▇█"
 CURVE_CHARS = 60
 """Width of the drawn training curve."""
-
-
-def cell(value: object, style: str = "") -> Text:
-    """Any value as literal text; an en dash for None."""
-    return Text(MISSING if value is None else printable(str(value)), style=style)
 
 
 def runs_table(rows: Sequence[tuple[str, RunRow]]) -> Table:
@@ -36,7 +39,7 @@ def runs_table(rows: Sequence[tuple[str, RunRow]]) -> Table:
             cell(value) for value in (run.id, study, run.arm, run.purpose, format_rate(run.learning_rate), run.seed)
         ]
         measured = [
-            format_count(run.params),
+            format_count(run.spent_params),
             format_loss(run.scores.get("validation_loss")),
             format_loss(run.scores.get("test_loss")),
             format_seconds(run.wall_s),
@@ -49,7 +52,7 @@ def run_page(run: RunRow, memberships: Sequence[tuple[str, str, str]], environme
     """All about one run: what it is, what it earned, what each site got."""
     parts: list[RenderableType] = [facts_table(run_facts(run, memberships))]
     if run.sites:
-        parts += ["", cell("Sites: ranks planned, and read back from the attached adapter", "bold"), _sites_table(run)]
+        parts += ["", cell("Sites: what was planned, and what was read back", "bold"), sites_table(run)]
     if run.training_curve:
         parts += ["", cell("Curve: training loss in nats per answer token", "bold"), _curve(run)]
     if environment:
@@ -76,11 +79,14 @@ def run_facts(run: RunRow, memberships: Sequence[tuple[str, str, str]]) -> dict[
         "seed": run.seed,
         "status": run.status + (f": {run.error}" if run.error else ""),
         "parameters": _params(run),
+        "audit": _audit(run),
         "base": run.spec["base_fingerprint"],
         "data": run.spec["data_fingerprint"],
         "steps": run.steps,
         "time": format_seconds(run.wall_s)
-        + (f", {format_seconds(run.probe_wall_s)} of it probing" * bool(run.probe_wall_s)),
+        + (f", {format_seconds(run.probe_wall_s)} of it probing" * bool(run.probe_wall_s))
+        + (f" with {format_bytes(run.probe_peak_memory_bytes)}" * bool(run.probe_peak_memory_bytes)),
+        "stability": _stability(run) if run.training_curve else None,
         "memory": f"{format_bytes(run.peak_memory_bytes)} (predicted {format_bytes(run.predicted_memory_bytes)})",
         "pack": None if run.pack_slots is None else f"{run.pack_slots} slots",
         "tokens": f"{format_count(run.tokens)} and {format_count(run.padding_tokens)} of padding",
@@ -90,32 +96,36 @@ def run_facts(run: RunRow, memberships: Sequence[tuple[str, str, str]]) -> dict[
 
 def _params(run: RunRow) -> str:
     return (
-        f"{format_count(run.params)} of {format_count(run.budget_params)} allowed, "
-        f"{format_count(run.residual_params)} left unspent"
+        f"{format_count(run.spent_params)} of {format_count(run.budget_params)} allowed, "
+        f"{format_count(run.unspent_params)} left unspent"
     )
 
 
-def _sites_table(run: RunRow) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("site", overflow="fold")
-    table.add_column("kind")
-    for name in ("shape", "planned", "realised", "scale", "params"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for site in run.sites:
-        table.add_row(*_site_cells(site))
-    ranks = sum(site.planned_rank for site in run.sites), sum(site.realised_rank for site in run.sites)
-    table.add_row(
-        "", "", "", *map(cell, ranks), "", cell(format_count(sum(site.params for site in run.sites))), style="bold"
-    )
-    return table
+def _audit(run: RunRow) -> str:
+    """Whether what is stored was read back, and how it differs from what counts against the budget."""
+    if not run.outcomes:
+        return "not read back at its end (unfinished, failed, or of an older version)"
+    text = f"what is stored was read back: {format_count(run.stored_params)} parameters"
+    if run.held_params != run.spent_params:
+        text += f", at most {format_count(run.held_params)} active at once"
+    return text
 
 
-def _site_cells(site: SiteAllocation) -> list[Text]:
-    """A realised rank that is not the planned one stands out."""
-    style = "" if site.realised_rank == site.planned_rank else "bold red"
-    shape = f"{site.in_features:,} → {site.out_features:,}"
-    ranks = [cell(site.planned_rank), cell(site.realised_rank, style)]
-    return [cell(site.site), cell(site.kind), cell(shape), *ranks, cell(f"{site.scale:g}"), cell(f"{site.params:,}")]
+def _stability(run: RunRow) -> str:
+    """Steps that jumped out, and the largest one in the weights."""
+    found = [f"{len(steps)} {what}{_at(steps)}" for what, steps in _spikes(run).items()]
+    if norms := step_norms(run):
+        step = max(norms, key=norms.__getitem__)
+        found.append(f"largest step {format_size(norms[step])} at step {step}")
+    return "; ".join(found)
+
+
+def _spikes(run: RunRow) -> dict[str, tuple[int, ...]]:
+    return {"loss spikes": loss_spikes(run), "gradient spikes": grad_spikes(run)}
+
+
+def _at(steps: Sequence[int]) -> str:
+    return f" (steps {', '.join(map(str, steps))})" if steps else ""
 
 
 def _curve(run: RunRow) -> Group:

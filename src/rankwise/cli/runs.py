@@ -11,6 +11,7 @@ from rankwise.cli.console import console, print_json
 
 if TYPE_CHECKING:
     from rankwise.ledger import Ledger, RunRow
+    from rankwise.records import StepTrace
 
 app = typer.Typer(no_args_is_help=True, help="Example: rankwise runs list\n\nRead the ledger.")
 
@@ -53,8 +54,9 @@ def show_run(
 ) -> None:
     """Example: rankwise runs show 3f9a
 
-    Show everything about one run: per site the planned and the realised rank, scale and parameters; scores, learning
-    rate, seed, curve, cost, and the environment it was trained in.
+    Show everything about one run: per site the planned, realised and stored rank, scale, parameters, learning-rate
+    factors, steps in which its rank moved and components that never moved; scores, learning rate, seed, curve,
+    stability, cost, and the environment it was trained in.
     """
     with _open(ledger) as opened:
         found = opened.run(run)
@@ -106,7 +108,7 @@ def _list_entry(study: str, run: "RunRow") -> dict[str, Any]:
         "learning_rate": run.learning_rate,
         "seed": run.seed,
         "status": run.status,
-        "params": run.params,
+        "params": run.spent_params,
         "scores": _finite(run.scores),
         "wall_s": run.wall_s,
         "peak_memory_bytes": run.peak_memory_bytes,
@@ -116,20 +118,53 @@ def _list_entry(study: str, run: "RunRow") -> dict[str, Any]:
 def _show_document(
     run: "RunRow", memberships: list[tuple[str, str, str]], environment: Mapping[str, str]
 ) -> dict[str, Any]:
-    names = ("strategy", "learning_rate", "seed", "status", "error", "budget_params", "params", "residual_params")
-    costs = ("steps", "wall_s", "probe_wall_s", "peak_memory_bytes", "predicted_memory_bytes", "pack_slots")
-    counts = ("tokens", "padding_tokens")
+    names = ("strategy", "learning_rate", "seed", "status", "error")
+    params = ("budget_params", "params", "residual_params", "stored_params", "held_params")
+    costs = ("steps", "wall_s", "probe_wall_s", "probe_peak_memory_bytes", "peak_memory_bytes")
+    counts = ("predicted_memory_bytes", "pack_slots", "tokens", "padding_tokens")
+    from rankwise.reporting.stability import grad_spikes, loss_spikes
+
     return {
         "id": run.id,
         "studies": [dict(zip(("study", "arm", "purpose"), place, strict=True)) for place in memberships],
-        **{name: getattr(run, name) for name in names + costs + counts},
+        **{name: getattr(run, name) for name in names + params + costs + counts},
         "scores": _finite(run.scores),
-        "sites": [asdict(site) for site in run.sites],
+        "sites": _sites(run),
+        "revisions": [{"step": revision.step, "ranks": revision.ranks} for revision in run.revisions],
+        "stability": {
+            "loss_spikes": loss_spikes(run),
+            "gradient_spikes": grad_spikes(run),
+            "traces": [_trace(trace) for trace in run.traces],
+        },
         "training_curve": [_finite(asdict(point)) for point in run.training_curve],
+        "grad_norm_curve": [_finite(asdict(point)) for point in run.grad_norm_curve],
+        "learning_rate_curve": [asdict(point) for point in run.learning_rate_curve],
         "validation_curve": [_finite(asdict(point)) for point in run.validation_curve],
         "spec": run.spec,
         "environment": environment,
     }
+
+
+def _sites(run: "RunRow") -> list[dict[str, Any]]:
+    """Per site the plan, what was read back before training, when its rank moved, and what is stored."""
+    steps, outcomes = run.revision_steps(), dict(enumerate(run.outcomes))
+    return [
+        {
+            **asdict(site),
+            "revised_at": steps[index],
+            "stored_rank": outcomes[index].rank if index in outcomes else None,
+            "stored_params": outcomes[index].params if index in outcomes else None,
+            "num_revisions": outcomes[index].num_revisions if index in outcomes else None,
+            "num_unmoved": outcomes[index].num_unmoved if index in outcomes else None,
+        }
+        for index, site in enumerate(run.sites)
+    ]
+
+
+def _trace(trace: "StepTrace") -> dict[str, Any]:
+    names = ("grad_norms", "update_norms", "weight_norms")
+    norms = {name: _finite(dict(zip(trace.groups, getattr(trace, name), strict=True))) for name in names}
+    return {"step": trace.step, **norms}
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,6 +47,7 @@ class _Parts:
     traces: list[StepTrace] = field(default_factory=list)
     training_curve: list[CurvePoint] = field(default_factory=list)
     grad_norm_curve: list[CurvePoint] = field(default_factory=list)
+    learning_rate_curve: list[CurvePoint] = field(default_factory=list)
     evaluations: list[RowMapping] = field(default_factory=list)
     """In the order of their steps."""
     test_arrays: defaultdict[int | None, dict[str, np.ndarray]] = field(default_factory=lambda: defaultdict(dict))
@@ -137,6 +138,7 @@ def _run_row(row: RowMapping, arm: str, purpose: Any, parts: _Parts) -> RunRow:
         example_answer_tokens=arrays.get("example_answer_tokens"),
         training_curve=tuple(parts.training_curve),
         grad_norm_curve=tuple(parts.grad_norm_curve),
+        learning_rate_curve=tuple(parts.learning_rate_curve),
         validation_curve=tuple(CurvePoint(step=e["step"], value=_number(e["loss_nats"])) for e in validation),
     )
 
@@ -204,11 +206,14 @@ def _without_key(row: RowMapping) -> dict[str, Any]:
 
 
 def _load_training_curves(connection: Connection, run_ids: RunIds, parts: defaultdict[str, _Parts]) -> None:
-    columns = (MEASUREMENTS.c.run_id, MEASUREMENTS.c.step, MEASUREMENTS.c.loss_nats, MEASUREMENTS.c.grad_norm)
+    names = ("run_id", "step", "loss_nats", "grad_norm", "learning_rate")
+    columns = [MEASUREMENTS.c[name] for name in names]
     query = select(*columns).where(MEASUREMENTS.c.run_id.in_(run_ids)).order_by(*columns[:2])
-    for run_id, step, loss_nats, grad_norm in connection.execute(query):
-        parts[run_id].training_curve.append(CurvePoint(step=step, value=_number(loss_nats)))
-        parts[run_id].grad_norm_curve.append(CurvePoint(step=step, value=_number(grad_norm)))
+    for run_id, step, loss_nats, grad_norm, learning_rate in connection.execute(query):
+        found = parts[run_id]
+        found.training_curve.append(CurvePoint(step=step, value=_number(loss_nats)))
+        found.grad_norm_curve.append(CurvePoint(step=step, value=_number(grad_norm)))
+        found.learning_rate_curve.append(CurvePoint(step=step, value=learning_rate))
 
 
 def _load_traces(connection: Connection, run_ids: RunIds, parts: defaultdict[str, _Parts]) -> None:

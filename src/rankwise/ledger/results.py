@@ -57,6 +57,8 @@ class RunRow:
     """Training loss at each step."""
     grad_norm_curve: tuple[CurvePoint, ...] = ()
     """Norm of the whole gradient at each step, before clipping."""
+    learning_rate_curve: tuple[CurvePoint, ...] = ()
+    """Learning rate of each step, before the factors of single sites."""
     validation_curve: tuple[CurvePoint, ...] = ()
     """Validation loss at each evaluation, step 0 included."""
     steps: int | None = None
@@ -68,6 +70,41 @@ class RunRow:
     pack_slots: int | None = None
     tokens: int | None = None
     padding_tokens: int | None = None
+
+    @property
+    def spent_ranks(self) -> tuple[int, ...]:
+        """Trained components of each of `sites` at the end, or by now: those it began with, unless they moved."""
+        return self.revisions[-1].ranks if self.revisions else tuple(site.realised_rank for site in self.sites)
+
+    def revision_steps(self) -> tuple[tuple[int, ...], ...]:
+        """Per site the steps after which its rank changed."""
+        before = tuple(site.realised_rank for site in self.sites)
+        steps: list[list[int]] = [[] for _ in self.sites]
+        for revision in self.revisions:
+            for index, (old, new) in enumerate(zip(before, revision.ranks, strict=True)):
+                if old != new:
+                    steps[index].append(revision.step)
+            before = revision.ranks
+        return tuple(map(tuple, steps))
+
+    @property
+    def spent_params(self) -> int | None:
+        """Trained adapter parameters at the end: what counts against the budget.
+
+        An initial product that is subtracted for good is stored beside them; then `stored_params` is larger.
+        """
+        if self.revisions:
+            costs = [site.in_features + site.out_features for site in self.sites]
+            return sum(rank * cost for rank, cost in zip(self.spent_ranks, costs, strict=True))
+        known = [params for params in (self.params, self.stored_params) if params is not None]
+        return min(known) if known else None
+
+    @property
+    def unspent_params(self) -> int | None:
+        """Budget left over at the end."""
+        if not self.revisions or self.spent_params is None or self.budget_params is None:
+            return self.residual_params
+        return self.budget_params - self.spent_params
 
 
 @dataclass(frozen=True, kw_only=True)

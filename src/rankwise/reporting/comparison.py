@@ -7,6 +7,7 @@ from statistics import median
 import numpy as np
 
 from rankwise.ledger.results import RunRow, StudyResults
+from rankwise.reporting.audit import audit_arm
 from rankwise.reporting.cautions import cautions
 from rankwise.reporting.collect import (
     budget_of,
@@ -20,6 +21,8 @@ from rankwise.reporting.collect import (
     tuning_points,
 )
 from rankwise.reporting.estimates import describe_difference, mean_estimate, paired_comparison
+from rankwise.reporting.factorial import factorial_of
+from rankwise.reporting.stability import stability_of
 from rankwise.reporting.values import ArmComparison, Estimate, Span, StudyComparison
 from rankwise.statistics.multiplicity import holm
 from rankwise.statistics.paired import PairedComparison
@@ -49,6 +52,7 @@ def compare_arms(results: StudyResults, *, rng_seed: int = 0) -> StudyComparison
         family=family,
         arms=tuple(arms),
         minimum_detectable_nats=median(known) if known else None,
+        factorial=factorial_of(results, rng_seed),
         warnings=cautions(results, arms),
     )
 
@@ -69,18 +73,21 @@ def _describe_arm(results: StudyResults, name: str, rng_seed: int) -> ArmCompari
         perplexity=_score(results, name, scored, "test_perplexity", rng_seed),
         token_accuracy=_score(results, name, scored, "test_token_accuracy", rng_seed),
         difference=None,
-        ranks=Span.of(site.realised_rank for run in reported for site in run.sites),
+        ranks=Span.of(rank for run in reported for rank in run.spent_ranks),
         budget_params=budget_of(results, name),
-        params=Span.of(run.params for run in reported),
-        residual_params=Span.of(run.residual_params for run in reported),
+        params=Span.of(run.spent_params for run in reported),
+        residual_params=Span.of(run.unspent_params for run in reported),
         learning_rate=chosen_rate(results, name),
         learning_rate_edge=rate_edge(results, name),
         tuning=tuning_points(results, name),
         wall_s=_mean(run.wall_s for run in scored),
         probe_wall_s=_mean(run.probe_wall_s for run in scored),
+        probe_peak_memory_bytes=_largest(run.probe_peak_memory_bytes for run in scored),
         peak_memory_bytes=_largest(run.peak_memory_bytes for run in scored),
         predicted_memory_bytes=_largest(run.predicted_memory_bytes for run in scored),
         run_ids=tuple(run.id for run in scored),
+        audit=audit_arm(results, name),
+        stability=stability_of(results, name),
     )
 
 

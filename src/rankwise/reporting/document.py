@@ -4,8 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rankwise.ledger.results import StudyResults
+from rankwise.reporting.audit_section import audit_section
+from rankwise.reporting.effects_section import main_effects_section
 from rankwise.reporting.format import format_count
 from rankwise.reporting.markdown import bullets, code, code_block, details, escape, table
+from rankwise.reporting.stability_section import stability_section
 from rankwise.reporting.style import FigureFiles
 from rankwise.reporting.tables import cost_table, evidence_table, main_table, runs_table, tuning_table
 from rankwise.reporting.values import StudyComparison
@@ -33,12 +36,16 @@ def render_results(
         "### Secondary scores and cost\n",
         _costs(comparison),
         _evidence(comparison),
+        main_effects_section(comparison),
         "## Rank maps\n" if "rank_maps" in by_name else "",
         by_name.get("rank_maps", ""),
         "## Learning curves\n" if "learning_curves" in by_name else "",
         by_name.get("learning_curves", ""),
+        stability_section(comparison),
+        by_name.get("stability", ""),
         _tuning(comparison),
         by_name.get("tuning", ""),
+        audit_section(comparison),
         "## Diverged and missing runs\n",
         failures_section(comparison),
         _data(results.data_summary),

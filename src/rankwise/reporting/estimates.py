@@ -19,7 +19,7 @@ from rankwise.statistics.verdict import verdict
 
 def mean_estimate(values: Sequence[float], *, level: float, rng: np.random.Generator) -> Estimate:
     """The mean over seeds with its bootstrap interval."""
-    return _estimate(float(np.mean(values)), bootstrap_mean_interval(values, level=level, rng=rng))
+    return to_estimate(float(np.mean(values)), bootstrap_mean_interval(values, level=level, rng=rng))
 
 
 def paired_comparison(
@@ -82,7 +82,7 @@ def describe_difference(
     judged = verdict(compared, p_holm, num_comparisons=num_comparisons)
     has_chance = compared.n > 1  # one pair always gives p = 1, which would look like a finding
     return Difference(
-        estimate=_estimate(compared.mean_difference, compared.interval),
+        estimate=to_estimate(compared.mean_difference, compared.interval),
         seeds=tuple(run.seed for run in runs),
         per_seed=tuple(
             run.scores["test_loss"] - other.scores["test_loss"] for run, other in zip(runs, baseline_runs, strict=True)
@@ -108,7 +108,8 @@ def _detectable(compared: PairedComparison, num_comparisons: int) -> float | Non
     ).difference
 
 
-def _estimate(value: float, interval: Interval) -> Estimate:
+def to_estimate(value: float, interval: Interval) -> Estimate:
+    """What cannot be computed becomes None."""
     return Estimate(
         value=value,
         low=_known(interval.low),

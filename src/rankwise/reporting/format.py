@@ -1,6 +1,8 @@
 """Numbers as people read them. Every function gives an en dash for what is missing."""
 
-from rankwise.reporting.values import Estimate, Span
+import math
+
+from rankwise.reporting.values import Estimate, Range, Span
 
 MISSING = "–"
 MINUS = "−"
@@ -54,6 +56,24 @@ def format_span(span: Span | None) -> str:
     if span is None:
         return MISSING
     return f"{span.low:,}" if span.low == span.high else f"{span.low:,}–{span.high:,}"
+
+
+def format_size(value: float | None) -> str:
+    """Three digits, whatever the size: 0.0123, 4.56, 1,230."""
+    if value is None:
+        return MISSING
+    if value == 0:
+        return "0"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{digits}f}" if 1e-4 <= abs(value) < 1e6 else f"{value:.2e}"
+
+
+def format_range(found: Range | None) -> str:
+    """`2`, or `0.5–4`: as short as the values allow."""
+    if found is None:
+        return MISSING
+    low, high = f"{found.low:.3g}", f"{found.high:.3g}"
+    return low if low == high else f"{low}–{high}"
 
 
 def format_rate(learning_rate: float | None) -> str:

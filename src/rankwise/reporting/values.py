@@ -94,6 +94,112 @@ class Difference:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Range:
+    """Smallest and largest of a quantity over sites or runs."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> "Range | None":
+        present = [value for value in values if value is not None]
+        return cls(low=min(present), high=max(present)) if present else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmAudit:
+    """What the arm's reported runs were read back to hold."""
+
+    num_runs: int
+    """Finished runs."""
+    num_audited: int
+    """Those whose adapter was audited when it was stored; runs of older versions were audited before training only."""
+    num_sites: int
+    """Over all finished runs."""
+    exceptions: tuple[str, ...]
+    """What differs from the plan, a sentence each; empty is what it should be."""
+    scaling: str
+    """The rule, in words."""
+    init: str
+    scales: Range | None
+    lr_factors_down: Range | None
+    lr_factors_up: Range | None
+    stored_params: Span | None
+    """Of the adapter in its folder."""
+    held_params: Span | None
+    """The most that were active at once while training."""
+    num_revisions: Span | None
+    """Steps after which a dynamic strategy moved ranks, per run."""
+    num_unmoved: Span | None
+    """Components per run that are still what they were before the first step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmStability:
+    """How evenly the arm's reported runs trained, those that diverged included."""
+
+    num_runs: int
+    num_diverged: int
+    diverged_steps: Span | None
+    loss_spikes: float
+    """Mean number per run; see `rankwise.statistics.spikes`."""
+    grad_spikes: float
+    num_judged: float
+    """Mean number per run of the steps that could have been one."""
+    end_above_best_nats: float | None
+    """Validation loss at the last evaluation minus the lowest one; mean over runs."""
+    largest_step: Range | None
+    """Over runs: the largest norm of one step in the effective weights of all sites."""
+    largest_step_group: str | None
+    """The group that moved most in the largest of them."""
+    step_of_group: dict[str, float]
+    """Median over steps, then over runs, of the norm of a step in the group's effective weights."""
+    expected_of_group: dict[str, float]
+    """The same by the formula of `rankwise.reporting.stability`, up to a factor that arms of one initialisation share.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class MainEffect:
+    """What a level of a factor does to the test loss against the factor's reference level, all else equal."""
+
+    factor: str
+    level: str
+    reference: str
+    estimate: Estimate
+    """Nats per answer token, over seeds."""
+    num_cells: int
+    """Combinations of the other factors that it is averaged over, of `num_all_cells` that the study has."""
+    num_all_cells: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class InteractionEffect:
+    """How much the effect of one factor's level changes at a level of another, against the reference levels of both."""
+
+    factors: tuple[str, str]
+    levels: tuple[str, str]
+    estimate: Estimate
+    num_cells: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factorial:
+    """Arms that vary two or more factors at once and nothing else."""
+
+    factors: dict[str, tuple[str, ...]]
+    """Factor -> its levels, the reference (the baseline's) first."""
+    arms: tuple[str, ...]
+    num_combinations: int
+    """Of a full factorial; the design is balanced where there are as many arms."""
+    seeds: tuple[int, ...]
+    """On which every one of the arms finished."""
+    left_out_seeds: tuple[int, ...]
+    main_effects: tuple[MainEffect, ...]
+    interactions: tuple[InteractionEffect, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ArmComparison:
     """Everything the report says about one arm."""
 
@@ -121,11 +227,16 @@ class ArmComparison:
     wall_s: float | None
     """Mean over finished runs; each run's share of its pack's time, the probe included."""
     probe_wall_s: float | None
+    probe_peak_memory_bytes: int | None
+    """Largest of any run; 0 for strategies that measure nothing, None where it was not recorded."""
     peak_memory_bytes: int | None
     """Largest of any pack that one of the runs was trained in."""
     predicted_memory_bytes: int | None
     run_ids: tuple[str, ...]
     """Runs that the scores are over."""
+    audit: ArmAudit
+    stability: ArmStability | None
+    """None where no run has begun to train."""
 
     @property
     def finished_seeds(self) -> tuple[int, ...]:
@@ -156,6 +267,8 @@ class StudyComparison:
     arms: tuple[ArmComparison, ...]
     minimum_detectable_nats: float | None
     """The median of the comparisons' own; None where none could show anything."""
+    factorial: Factorial | None
+    """None where arms do not vary two factors at once."""
     warnings: tuple[str, ...]
 
     def arm(self, name: str) -> ArmComparison:

@@ -71,8 +71,15 @@ def bootstrap_mean_interval(
         return t_mean_interval(values_N, level=level)
     # A bootstrap sees (n - 1) / n of the variance and normal tails; this level makes up for both.
     tail = stats.norm.sf(stats.t.isf(alpha / 2, n - 1) * math.sqrt(n / (n - 1)))
+    # Resamples that hold every value once have the observed mean, up to the order of the sum. BCa counts means below
+    # the observed one: rounded, they tie on every machine, and the interval is the same everywhere.
+    decimals = 12 - math.ceil(math.log10(np.abs(values_N).max()))
+
+    def rounded_mean(resampled: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.asarray(np.round(np.mean(resampled, axis=axis), decimals))
+
     found = stats.bootstrap(
-        (values_N,), np.mean, n_resamples=num_resamples, confidence_level=1 - 2 * tail, method="BCa", rng=rng
+        (values_N,), rounded_mean, n_resamples=num_resamples, confidence_level=1 - 2 * tail, method="BCa", rng=rng
     ).confidence_interval
     method = f"BCa bootstrap, {num_resamples:,} resamples, quantiles widened for {n} values"
     return Interval(low=float(found.low), high=float(found.high), level=level, n=n, method=method)

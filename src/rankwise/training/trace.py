@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import torch
 
-from rankwise.allocation.sites import Site
+from rankwise.allocation.sites import Site, site_group
 from rankwise.lora.pack import AdapterPack
 from rankwise.records import StepTrace
 
@@ -35,13 +35,6 @@ def is_traced(step: int, num_steps: int) -> bool:
     return step in (1, num_steps) or step % -(-num_steps // MAX_TRACED) == 0
 
 
-def group_of(site: Site, num_layers: int) -> str:
-    """`attention.early`, `mlp.middle`, ...; `other` for a site that is neither."""
-    if site.kind == "other":
-        return "other"
-    return f"{site.kind}.{('early', 'middle', 'late')[3 * site.layer // num_layers]}"
-
-
 @dataclass(frozen=True)
 class Groups:
     """The groups of one run's sites, in forward order of their first site."""
@@ -52,7 +45,7 @@ class Groups:
     @classmethod
     def of(cls, sites: Sequence[Site]) -> "Groups":
         num_layers = 1 + max((site.layer for site in sites), default=0)
-        return cls({site.name: group_of(site, num_layers) for site in sites})
+        return cls({site.name: site_group(site.kind, site.layer, num_layers) for site in sites})
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -63,7 +56,8 @@ class Groups:
         total: dict[str, float] = defaultdict(float)
         for site, group in self.of_site.items():
             total[group] += squares.get(site, 0.0)
-        return tuple(max(0.0, total[name]) ** 0.5 for name in self.names)
+        # Rounding may leave a square just below zero; what is not a number stays so.
+        return tuple(0.0 if total[name] < 0 else total[name] ** 0.5 for name in self.names)
 
 
 class Tracer:

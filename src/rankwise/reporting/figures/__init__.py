@@ -11,6 +11,7 @@ from rankwise.reporting.figures.differences import draw_differences
 from rankwise.reporting.figures.learning_curves import draw_learning_curves
 from rankwise.reporting.figures.loss_against_params import draw_loss_against_params
 from rankwise.reporting.figures.rank_maps import draw_rank_maps
+from rankwise.reporting.figures.stability import draw_stability
 from rankwise.reporting.figures.tuning import draw_tuning
 from rankwise.reporting.style import FigureFiles
 from rankwise.reporting.values import StudyComparison
@@ -20,6 +21,7 @@ FIGURES: dict[str, Callable[[StudyResults, StudyComparison, Path], FigureFiles |
     "loss_against_params": draw_loss_against_params,
     "rank_maps": draw_rank_maps,
     "learning_curves": draw_learning_curves,
+    "stability": draw_stability,
     "tuning": draw_tuning,
 }
 """Name of the files -> the function that draws them."""

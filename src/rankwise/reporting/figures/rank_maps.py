@@ -27,7 +27,8 @@ from rankwise.reporting.values import StudyComparison
 MOST_PRINTED_ROWS, MOST_PRINTED_COLUMNS = 16, 8
 """Cells of a larger map are too small for digits."""
 HEADER = (
-    "arm", "run_id", "seed", "site", "layer", "module", "planned_rank", "realised_rank", "scale", "params",
+    "arm", "run_id", "seed", "site", "layer", "module", "planned_rank", "realised_rank", "final_rank", "scale",
+    "params",
 )  # fmt: skip
 
 
@@ -87,13 +88,13 @@ def draw_rank_maps(results: StudyResults, comparison: StudyComparison, folder: P
 def _mean_ranks(
     runs: Sequence[RunRow], labels: dict[str, str], modules: Sequence[str], layers: Sequence[int]
 ) -> np.ndarray:
-    """Mean realised rank (layers, modules); nan where the arm has no site."""
+    """Mean rank at the end of training (layers, modules); nan where the arm has no site."""
     total = np.zeros((len(layers), len(modules)))
     count = np.zeros_like(total)
     for run in runs:
-        for site in run.sites:
+        for site, rank in zip(run.sites, run.spent_ranks, strict=True):
             cell = layers.index(site.layer), modules.index(labels[site.site])
-            total[cell] += site.realised_rank
+            total[cell] += rank
             count[cell] += 1
     return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
 
@@ -121,8 +122,8 @@ def _draw_map(axis: Axes, ranks: np.ndarray, norm: Normalize) -> AxesImage:
 def _rows_of(runs: dict[str, tuple[RunRow, ...]], labels: dict[str, str]) -> Iterator[tuple[object, ...]]:
     for arm, found in runs.items():
         for run in found:
-            for site in run.sites:
+            for site, rank in zip(run.sites, run.spent_ranks, strict=True):
                 yield (
                     arm, run.id, run.seed, site.site, site.layer, labels[site.site],
-                    site.planned_rank, site.realised_rank, site.scale, site.params,
+                    site.planned_rank, site.realised_rank, rank, site.scale, site.params,
                 )  # fmt: skip

@@ -1,0 +1,106 @@
+"""The section on stability: how evenly the arms trained, and whether the size of their steps explains it."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from rankwise.reporting.format import MISSING, format_range, format_signed, format_size, format_span
+from rankwise.reporting.markdown import bullets, escape, table
+from rankwise.reporting.stability import reading_order
+from rankwise.reporting.values import ArmComparison, StudyComparison
+from rankwise.statistics.spikes import MIN_WINDOW, THRESHOLD, WINDOW
+
+FEWEST_PAIRS = 6
+"""Of arm and group, for saying how well the expectation fits."""
+
+
+def stability_section(comparison: StudyComparison) -> str:
+    """Empty before any training."""
+    arms = [arm for arm in comparison.arms if arm.stability]
+    if not arms:
+        return ""
+    header = (
+        "Arm", "Runs", "Diverged (step)", "Loss spikes", "Gradient spikes", "Ends above best", "Largest step", "in",
+    )  # fmt: skip
+    notes = (
+        f"Spikes: mean number per run of steps more than {THRESHOLD:g} robust standard deviations above the median of "
+        f"the {WINDOW} steps before; the first {MIN_WINDOW} steps are not judged. Gradient norms are judged by their "
+        "logarithm, before clipping.",
+        "Ends above best: validation loss at the end minus the lowest on the way, mean over runs.",
+        "Largest step: largest Frobenius norm of one optimizer step in the effective weights, scale × up · down, of "
+        "all sites together (range over runs), and the group of sites that moved most in it.",
+    )
+    text = "## Stability\n\n" + table(header, map(_row, arms), "lrrrrrrl") + "\n" + bullets(notes)
+    return text + _step_sizes(arms, comparison.arm(comparison.baseline))
+
+
+def _row(arm: ArmComparison) -> tuple[str, ...]:
+    found = arm.stability
+    assert found is not None
+    steps = f" ({format_span(found.diverged_steps)})" if found.diverged_steps else ""
+    return (
+        escape(arm.name),
+        str(found.num_runs),
+        f"{found.num_diverged}{steps}",
+        f"{found.loss_spikes:.2f}",
+        f"{found.grad_spikes:.2f}",
+        format_signed(found.end_above_best_nats),
+        format_range(found.largest_step),
+        escape(found.largest_step_group or MISSING),
+    )
+
+
+def _step_sizes(arms: Sequence[ArmComparison], baseline: ArmComparison) -> str:
+    """Measured and expected size of a step, group by group, against the baseline's."""
+    reference = baseline.stability
+    if reference is None or not reference.step_of_group:
+        return ""
+    groups = sorted(reference.step_of_group, key=reading_order)
+    others = [arm for arm in arms if not arm.is_baseline]
+    rows = [(f"{escape(baseline.name)}, absolute", *(format_size(reference.step_of_group[group]) for group in groups))]
+    rows += [(escape(arm.name), *(_cell(arm, baseline, group) for group in groups)) for arm in others]
+    note = (
+        "Median over steps and runs of the norm of one step in the group's effective weights: the baseline's, then the "
+        "other arms' as multiples of it. In brackets the multiple expected from lr · f · s · sqrt(r · out), sites "
+        "added as squares (s scale, r rank, f learning-rate factor of `up`): Adam moves every entry of `up` by about "
+        "lr · f, and while `up` is small a step is that times `down`. Only for arms that start as the baseline does."
+    )
+    text = "\n### Size of steps\n\n" + table(("Arm", *map(escape, groups)), rows, "l" + "r" * len(groups)) + "\n"
+    return text + bullets((note, *_agreement(others, baseline, groups)))
+
+
+def _cell(arm: ArmComparison, baseline: ArmComparison, group: str) -> str:
+    measured, expected = _multiples(arm, baseline, group)
+    if measured is None:
+        return MISSING
+    return f"{measured:.2f}×" + (f" ({expected:.2f}×)" if expected is not None else "")
+
+
+def _multiples(arm: ArmComparison, baseline: ArmComparison, group: str) -> tuple[float | None, float | None]:
+    """Measured and expected multiple of the baseline's step; None where it cannot be said."""
+    mine, theirs = arm.stability, baseline.stability
+    if mine is None or theirs is None:
+        return None, None
+    measured = _ratio(mine.step_of_group.get(group), theirs.step_of_group.get(group))
+    if arm.audit.init != baseline.audit.init:
+        return measured, None
+    return measured, _ratio(mine.expected_of_group.get(group), theirs.expected_of_group.get(group))
+
+
+def _ratio(value: float | None, reference: float | None) -> float | None:
+    return value / reference if value is not None and reference else None
+
+
+def _agreement(arms: Sequence[ArmComparison], baseline: ArmComparison, groups: Sequence[str]) -> tuple[str, ...]:
+    """How well the expectation orders the measured steps; nothing where it says the same of all."""
+    pairs = [_multiples(arm, baseline, group) for arm in arms for group in groups]
+    logs = np.log([(measured, expected) for measured, expected in pairs if measured and expected])
+    if len(logs) < FEWEST_PAIRS or min(np.ptp(logs, axis=0)) < 1e-6:
+        return ()
+    correlation = float(np.corrcoef(logs.T)[0, 1])
+    factor = math.exp(float(np.median(np.abs(logs[:, 0] - logs[:, 1]))))
+    return (
+        f"Over {len(logs)} pairs of arm and group the logarithms of measured and expected multiples correlate with "
+        f"r = {correlation:.2f}, and half of the measured ones lie within a factor of {factor:.2f} of the expected.",
+    )
