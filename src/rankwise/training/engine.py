@@ -52,6 +52,9 @@ class AllocatedRun:
     rank_map: RankMap
     data: PreparedData
     probe_wall_s: float = 0.0
+    """Time that measuring what its strategy needs took, whether or not other runs needed it too."""
+    probe_peak_memory_bytes: int = 0
+    """Peak memory meanwhile, of the process or the device; 0 where nothing was measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +169,7 @@ class _PackTraining:
                 params=sum(site.params for site in sites),
                 residual_params=r.rank_map.budget_params - sum(site.params for site in sites),
                 probe_wall_s=r.probe_wall_s,
+                probe_peak_memory_bytes=r.probe_peak_memory_bytes,
             )
             for r, sites in zip(self.runs, audited, strict=True)
         ]
