@@ -207,3 +207,7 @@ def test_early_gradient_spectrum_is_close_to_the_published_knapsack(seed):
     # Where the order leaves parameters that no component fits, ranks move by one to spend them: up to 2 % of the worth.
     exact = ideal("early_gradient_spectrum", view) @ costs == view.budget_params
     assert reached >= best * (0.999 if exact else 0.98)
+
+
+def test_a_bound_beyond_all_layers_is_that_of_the_widest():
+    assert ranks("early_gradient_spectrum", VIEW, most=1e12) == ranks("early_gradient_spectrum", VIEW, most=8.0)

@@ -7,8 +7,8 @@ is worth s_i / sqrt(k), and the ranks are those of the largest total worth at th
 
 Published is an exact knapsack. Here components are taken in the order of their worth per parameter, s_i / (c_i sqrt k),
 which is the same up to the last few because worths fall along a site. In the large, ranks go with (s_i / c_i)^2: dear
-sites get less, and between sites of equal size the score counts squared. Where every gradient is zero, scores are
-equal.
+sites get less, and between sites of equal size the score counts squared. Where every gradient is zero, ranks are
+uniform.
 """
 
 from typing import ClassVar
@@ -28,7 +28,7 @@ class EarlyGradientSpectrum(Strategy):
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.GRADIENT_SPECTRUM})
 
     most: float = Field(4.0, ge=1, allow_inf_nan=False)
-    """Largest rank of a site, as a multiple of the mean rank: published are 16 at a mean of 4."""
+    """Largest rank of a site, as a multiple of the mean rank."""
 
     def ideal_ranks(self, sites: SiteView) -> np.ndarray:
         values_LK = np.asarray(sites.signals[Signal.GRADIENT_SPECTRUM], dtype=np.float64)
@@ -39,4 +39,5 @@ class EarlyGradientSpectrum(Strategy):
         return take_in_order(priority_LK, sites.costs_L, sites.budget)
 
     def rank_bounds(self, sites: SiteView) -> tuple[int, int]:
-        return 1, max(1, round(self.most * sites.mean_rank))
+        widest = max(site.max_rank for site in sites.sites)
+        return 1, min(widest, max(1, round(self.most * sites.mean_rank)))

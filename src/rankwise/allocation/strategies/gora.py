@@ -27,9 +27,9 @@ class Gora(Strategy):
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.GRADIENT_SENSITIVITY})
 
     least: float = Field(0.5, ge=0, le=1)
-    """Smallest rank of a site, as a multiple of the mean rank: r_min / r."""
+    """Smallest rank of a site, as a multiple of the mean rank."""
     most: float = Field(4.0, ge=1, allow_inf_nan=False)
-    """Largest rank of a site, as a multiple of the mean rank: r_max / r."""
+    """Largest rank of a site, as a multiple of the mean rank."""
 
     def ideal_ranks(self, sites: SiteView) -> np.ndarray:
         importance_L = np.asarray(sites.signals[Signal.GRADIENT_SENSITIVITY], dtype=np.float64)
