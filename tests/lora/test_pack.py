@@ -9,7 +9,7 @@ from peft import PeftModel
 
 from rankwise.allocation.rank_map import RankMap, Scaling
 from rankwise.errors import AuditError
-from rankwise.lora.init import InitialAdapter
+from rankwise.lora.init.rule import InitialAdapter
 from rankwise.lora.pack import AdapterPack, SlotPlan
 from rankwise.lora.peft_folder import write_peft_folder
 from tests.families import family, mixed_rank_map

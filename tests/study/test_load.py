@@ -139,7 +139,17 @@ def test_a_number_of_tuning_seeds_starts_after_every_seed_that_a_number_can_give
         ),
         ("    first: 2", "    targets: ['(']", "( is neither a module name nor a regular expression: missing )"),
         ("    first: 2", "    dropout: 1.0", "13: arms[2].dropout is 1.0; it should be less than 1."),
-        ("    first: 2", "    init: pissa", '13: arms[2].init is "pissa". Allowed: kaiming, gaussian.'),
+        (
+            "    first: 2",
+            "    init: pisa",
+            '13: arms[2].init is "pisa"; did you mean pissa? Allowed: kaiming, gaussian, pissa, ',
+        ),
+        (
+            "    first: 2",
+            "    init: pissa\n    base: {quantization: nf4}",
+            '13: arms[2].init is "pissa": it takes its initial product off the base weight, which is stored as nf4 and '
+            "shared; use kaiming, gaussian, eva or gora, or base.quantization none.",
+        ),
         ("linear_decay\n    first: 2", "shuffled\n    of: unifrom", "did you mean 'uniform'"),
         ("seeds: 3", "", "1: seeds is missing; a study needs its number of seeds, such as 8."),
         (

@@ -9,7 +9,7 @@ import torch
 
 from rankwise.allocation.rank_map import Scaling
 from rankwise.errors import AuditError
-from rankwise.lora.init import InitialAdapter
+from rankwise.lora.init.rule import InitialAdapter
 from rankwise.lora.pack import AdapterPack, SlotPlan
 from rankwise.records import AdapterTrained, RanksRevised, Record, RunAllocated, RunAudited, RunFailed, RunFinished
 from rankwise.training.audit import RankHistory, audit_run

@@ -1,7 +1,6 @@
 """The guarantees of the engine, each by name."""
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +9,11 @@ import numpy as np
 import pytest
 import torch
 from peft import get_peft_model
-from transformers import get_scheduler
 
 from rankwise.lora.pack import AdapterPack
 from rankwise.records import AdapterTrained, Evaluated, Record, RunAllocated, RunDiverged, RunFinished, StepDone
 from rankwise.training.engine import AllocatedRun, EngineOptions, train_pack
-from rankwise.training.order import BatchOrder
+from tests.peft_loop import set_adapter, train_with_peft
 from tests.tiny import allocated, templated_data, tiny_base, tiny_data, tiny_llama, tiny_runs
 
 MIXED_ARMS = (
@@ -63,39 +61,10 @@ def test_solo_equals_peft_with_stock_adamw(arm: str) -> None:
 
 
 def _train_with_peft(allocated_run: AllocatedRun) -> list[float]:
-    run, train_settings = allocated_run.run, allocated_run.run.arm.train
     pack = AdapterPack(tiny_llama(), [_slot_plan(allocated_run)], compute_dtype=torch.float32)
-    initial = pack.tensors(0)
     model = get_peft_model(tiny_llama(), allocated_run.rank_map.to_peft())
-    for name, (down, up) in initial.items():
-        layer = model.get_submodule(f"base_model.model.{name}")
-        layer.lora_A["default"].weight.data = torch.from_numpy(down)
-        layer.lora_B["default"].weight.data = torch.from_numpy(up)
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=run.learning_rate, weight_decay=train_settings.weight_decay)
-    data = allocated_run.data.train
-    order = BatchOrder(
-        num_examples=len(data), batch_size=train_settings.batch_size, epochs=train_settings.epochs, seed=run.seed
-    )
-    num_warmup = math.ceil(train_settings.warmup_frac * order.num_steps)
-    scheduler = get_scheduler(train_settings.schedule, optimizer, num_warmup, order.num_steps)
-    found = []
-    for step in range(order.num_steps):
-        batch = [data[index] for index in order.batch(step)]
-        num_answers = sum(len(e.input_ids) - e.num_prompt_tokens for e in batch)
-        loss = torch.zeros(())
-        for example in batch:
-            ids = torch.from_numpy(example.input_ids)[None]
-            labels = ids.clone()
-            labels[:, : example.num_prompt_tokens] = -100
-            loss = loss + model(input_ids=ids, labels=labels, num_items_in_batch=num_answers).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trainable, train_settings.clip_norm)
-        optimizer.step()
-        scheduler.step()
-        optimizer.zero_grad()
-        found.append(loss.item())
-    return found
+    set_adapter(model, pack.tensors(0))
+    return train_with_peft(model, allocated_run)
 
 
 def _slot_plan(allocated_run: AllocatedRun):
@@ -212,9 +181,7 @@ def test_scores_are_those_of_each_example_alone() -> None:
     (trained,) = (r for r in records if isinstance(r, AdapterTrained))
     model = get_peft_model(tiny_llama(), run.rank_map.to_peft())
     assert isinstance(model, PeftModel)
-    for name, (down, up) in trained.tensors.items():
-        layer = model.get_submodule(f"base_model.model.{name}")
-        layer.lora_A["default"].weight.data, layer.lora_B["default"].weight.data = map(torch.from_numpy, (down, up))
+    set_adapter(model, trained.tensors)
     for number, example in enumerate(run.data.test):
         ids = torch.from_numpy(example.input_ids)
         with torch.no_grad():

@@ -166,7 +166,7 @@ def _print_record(out: Path, record: "AdapterRecord") -> None:
         "validation loss": f"{first} before, {last} after {record.steps} steps (nats per answer token)",
         "test loss": scores["test_loss"],
         "test perplexity": scores["test_perplexity"],
-        "parameters": f"{record.params:,} of {record.budget_params:,} allowed",
+        "parameters": f"{record.params:,} stored, budget {record.budget_params:,}",
         "time": format_seconds(record.wall_s),
         "peak memory": format_bytes(record.peak_memory_bytes),
         "run": f"{record.run_id} in study {record.study}",

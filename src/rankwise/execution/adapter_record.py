@@ -31,8 +31,9 @@ class AdapterRecord(BaseModel, frozen=True):
     """With the source's name, which the identity leaves out."""
     budget_params: int
     params: int
+    """Stored: twice what was trained where the start is subtracted (`pissa`, `olora`, `loraga`)."""
     ranks: dict[str, int]
-    """Realised rank of each site, in forward order."""
+    """Stored components of each site, in forward order."""
     scales: dict[str, float]
     scores: dict[str, float | None]
     """As in `RunRow.scores`; None for what is not a finite number."""
@@ -53,8 +54,8 @@ class AdapterRecord(BaseModel, frozen=True):
                 "base": arm.base,
                 "data": arm.data,
                 "budget_params": run.budget_params,
-                "params": run.params,
-                "ranks": {site.site: site.realised_rank for site in run.sites},
+                "params": run.params if run.stored_params is None else run.stored_params,
+                "ranks": {o.site: o.rank for o in run.outcomes} or {s.site: s.realised_rank for s in run.sites},
                 "scales": {site.site: site.scale for site in run.sites},
                 "scores": {name: value if math.isfinite(value) else None for name, value in run.scores.items()},
                 "steps": run.steps,

@@ -22,7 +22,8 @@ from rankwise.allocation.sites import Site
 from rankwise.errors import AuditError
 from rankwise.lora.compute_tensors import ComputeTensors
 from rankwise.lora.gates import Gates, initial_triplets
-from rankwise.lora.init import InitialAdapter, initial_pair
+from rankwise.lora.init import INITS
+from rankwise.lora.init.rule import InitialAdapter, initial_adapter
 from rankwise.lora.layout import Layout
 from rankwise.lora.packed_linear import DropoutMasks, PackedLinear, RowSlots, SiteTensors
 from rankwise.records import SiteAllocation
@@ -240,9 +241,10 @@ class AdapterPack:
     def _start(self) -> None:
         """Put every slot's initial matrices into the master weights, and frozen copies where they are subtracted."""
         for slot, plan in enumerate(self.plans):
+            initial = plan.initial or _drawn(plan)
             for site, rank in plan.ranks().items():
                 if rank:
-                    down, up = self._initial_pair(plan, site, rank)
+                    down, up = initial.tensors[site.name]
                     self._put(self._layout, self.weights_KP, slot, site.name, down, up)
                     if self._num_frozen(slot, site.name):
                         self._put(self._frozen_layout, self.frozen_KP, slot, site.name, down, up)
@@ -250,11 +252,6 @@ class AdapterPack:
                 self._start_gates(slot, plan.gate)
         self._compute.write_frozen()
         self.refresh()
-
-    def _initial_pair(self, plan: SlotPlan, site: Site, rank: int) -> tuple[np.ndarray, np.ndarray]:
-        if plan.gate == 0:
-            return initial_triplets(site, rank, plan.seed)
-        return initial_pair(plan.init, plan.initial, site, rank, plan.seed)
 
     def _start_gates(self, slot: int, start: float) -> None:
         """`start` at every component; zero at places that are still free, and at padding."""
@@ -329,6 +326,14 @@ class AdapterPack:
                 f"{gate_R[gate_R != 0].float().unique().tolist()}. The run is not trained."
             )
         return realised
+
+
+def _drawn(plan: SlotPlan) -> InitialAdapter:
+    """The first matrices of a slot whose start depends on its seed alone."""
+    if plan.gate != 0:
+        return initial_adapter(INITS[plan.init], plan.rank_map, plan.seed, {})
+    tensors = {site.name: initial_triplets(site, rank, plan.seed) for site, rank in plan.ranks().items() if rank}
+    return InitialAdapter(tensors=tensors, subtracted=False)
 
 
 def _set_submodule(model: nn.Module, name: str, module: nn.Module) -> None:

@@ -178,11 +178,24 @@ class Arm(Settings):
     """How a run is trained."""
     scaling: Scaling = Scaling()
     """How strongly an adapter's output is added to its layer's."""
-    init: Literal["kaiming", "gaussian"] = "kaiming"
-    """Initial `down`: `kaiming` as PEFT's default, or `gaussian` with standard deviation 1 / rank. `up` starts at
-    zero."""
+    init: Literal["kaiming", "gaussian", "pissa", "olora", "eva", "gora", "loraga"] = "kaiming"
+    """Where the adapter starts: drawn (`kaiming`, PEFT's default; `gaussian`), at the principal part (`pissa`) or the
+    QR factors (`olora`) of the frozen weight, along the activations (`eva`), or along the gradient (`gora`,
+    `loraga`)."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout on the adapter's input."""
+
+    @field_validator("init")
+    @classmethod
+    def _fits_quantization(cls, init: str, info: ValidationInfo) -> str:
+        """PiSSA and OLoRA re-quantize what they leave of the weight, and LoRA-GA needs it whole; here it is shared."""
+        quantization = info.data["base"].quantization if "base" in info.data else "none"
+        if init in SUBTRACTED_INITS and quantization != "none":
+            raise ValueError(
+                f"it takes its initial product off the base weight, which is stored as {quantization} and shared; use "
+                "kaiming, gaussian, eva or gora, or base.quantization none"
+            )
+        return init
 
     @field_validator("strategy_settings")
     @classmethod

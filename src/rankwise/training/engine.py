@@ -21,6 +21,7 @@ from rankwise.data.prepare import PreparedData
 from rankwise.errors import AuditError
 from rankwise.evaluation.loss import Scores, score_slots
 from rankwise.lora.dropout import RowDraw, RowDropout
+from rankwise.lora.init.rule import InitialAdapter
 from rankwise.lora.pack import AdapterPack, SlotPlan
 from rankwise.models.load import LoadedBase
 from rankwise.models.prefix_cache import can_share_prefixes
@@ -52,9 +53,8 @@ class AllocatedRun:
     rank_map: RankMap
     data: PreparedData
     probe_wall_s: float = 0.0
-    """Time that measuring what its strategy needs took, whether or not other runs needed it too."""
-    probe_peak_memory_bytes: int = 0
-    """Peak memory meanwhile, of the process or the device; 0 where nothing was measured."""
+    initial: InitialAdapter | None = None
+    """Where the adapter starts; None: drawn from the run's seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +126,7 @@ class _PackTraining:
                 rank_map=r.rank_map,
                 init=r.run.arm.init,
                 seed=r.run.seed,
+                initial=r.initial,
                 gate=mover.mechanics().gate if mover else None,
             )
             for r, mover in zip(self.runs, movers, strict=True)
@@ -169,7 +170,6 @@ class _PackTraining:
                 params=sum(site.params for site in sites),
                 residual_params=r.rank_map.budget_params - sum(site.params for site in sites),
                 probe_wall_s=r.probe_wall_s,
-                probe_peak_memory_bytes=r.probe_peak_memory_bytes,
             )
             for r, sites in zip(self.runs, audited, strict=True)
         ]
@@ -287,15 +287,21 @@ class _PackTraining:
             slot.wall_s += wall_s * tokens_K[slot.number] / total
 
     def _evaluate_untrained(self) -> list[Record]:
-        """Step 0 is the bare base model for every slot (`up` is zero), so it is scored once per data set."""
+        """Validation at step 0. Most slots are the bare base model then, which is scored once per data set."""
         started = time.monotonic()
-        scored = {}
+        scored: dict[str, Scores] = {}
+        moved: dict[int, Sequence[TokenizedExample]] = {
+            k: r.data.validation for k, r in enumerate(self.runs) if r.initial and not r.initial.starts_at_base
+        }
         for r in self.runs:
             if r.data.fingerprint not in scored:
                 scored[r.data.fingerprint] = self._score(None, {0: r.data.validation})[0]
+        own = self._score(self.pack, moved) if moved else {}
         for slot in self.slots:
             slot.wall_s += (time.monotonic() - started) / len(self.slots)
-        return [scored[r.data.fingerprint].to_record(r.run.id, "validation", 0) for r in self.runs]
+        return [
+            own.get(k, scored[r.data.fingerprint]).to_record(r.run.id, "validation", 0) for k, r in enumerate(self.runs)
+        ]
 
     def _evaluate(self, due: Sequence[Slot]) -> list[Record]:
         """Validation for all slots that are due, and test for those that are done and report it."""
