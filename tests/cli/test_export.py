@@ -96,6 +96,29 @@ def test_a_baked_adapter_still_knows_what_it_was_trained_on(adapter, tiny_file, 
     assert "it was trained on" in text(result.stderr)
 
 
+def test_an_adapter_trained_on_a_quantized_base_is_not_merged_into_a_plain_one(adapter, tmp_path):
+    copy = tmp_path / "adapter"
+    copy.mkdir()
+    for file in adapter.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    record = json.loads((copy / "rankwise.json").read_text())
+    record["base"]["quantization"] = "nf4"
+    (copy / "rankwise.json").write_text(json.dumps(record))
+    result = run(copy, "--to", "merged", "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "was quantized (nf4)" in text(result.stderr)
+    assert names(tmp_path) == ["adapter"]
+    assert run(copy, "--to", "baked", "--out", tmp_path / "out").exit_code == 0
+
+
+def test_a_place_that_cannot_be_written_is_named(adapter, tmp_path):
+    (tmp_path / "file").write_text("x")
+    result = run(adapter, "--to", "baked", "--out", tmp_path / "file" / "out")
+    assert result.exit_code == 2
+    assert "cannot be written" in text(result.stderr)
+    assert names(tmp_path) == ["file"]
+
+
 def test_rounding_that_costs_much_of_the_update_is_noted(tiny_model, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     adapter = write_foreign(tmp_path / "adapter", model, r=1, lora_alpha=0.001)
