@@ -17,6 +17,7 @@ from rankwise.pretraining.baselines import bigram_nats, unigram_nats
 from rankwise.pretraining.config import PretrainConfig
 from rankwise.pretraining.corpus import Windows, find_shards
 from rankwise.pretraining.muon import Muon, orthogonalize
+from rankwise.pretraining.start import grow, start_from
 from rankwise.pretraining.train import Pretraining, pretrain
 
 TINY = replace(
@@ -147,3 +148,34 @@ def test_the_schedule_warms_up_holds_and_decays() -> None:
 def test_a_folder_without_shards_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no train-"):
         find_shards(tmp_path, "train-")
+
+
+def test_a_grown_model_computes_what_it_did(corpus: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    earlier = LlamaForCausalLM(replace(TINY, num_layers=3).to_llama(0, 1, 2)).eval()
+    grown = grow(earlier, replace(TINY, num_layers=5).to_llama(0, 1, 2)).eval()
+    ids = torch.randint(0, TINY.vocab_size, (2, TINY.context_tokens))
+    assert grown.num_parameters() > earlier.num_parameters()
+    torch.testing.assert_close(grown(ids).logits, earlier(ids).logits, rtol=1e-5, atol=1e-6)
+    grown(ids).logits.square().sum().backward()
+    assert all(block.mlp.down_proj.weight.grad.any() for block in grown.model.layers), "new blocks learn too"
+    with pytest.raises(ValueError, match="cannot grow"):
+        grow(grown, replace(TINY, num_layers=3).to_llama(0, 1, 2))
+
+
+def test_training_goes_on_behind_what_the_earlier_model_saw(corpus: Path, tmp_path: Path) -> None:
+    train_nano(TINY, corpus, tmp_path / "work", tmp_path / "earlier")
+    deeper = replace(TINY, num_layers=2)
+    train_nano(deeper, corpus, tmp_path / "work2", tmp_path / "later", start=tmp_path / "earlier")
+    first, second = (json.loads((tmp_path / f / "pretraining.json").read_text()) for f in ("earlier", "later"))
+    assert second["tokens_seen"] == 2 * first["tokens_seen"] == 2 * TINY.total_tokens
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "later").config.num_hidden_layers == 2
+    assert "--start EARLIER" in (tmp_path / "later" / "README.md").read_text()
+    with pytest.raises(ValueError, match="only depth can grow"):
+        start_from(tmp_path / "earlier", replace(TINY, hidden_size=32).to_llama(0, 1, 2))
+
+
+def test_skipped_tokens_are_whole_batches_of_the_same_order() -> None:
+    stream = np.arange(4 * 16 * 10 + 1)
+    whole, rest = Windows(stream, 16, seed=0), Windows(stream, 16, seed=0, skip_tokens=2 * 4 * 16)
+    assert np.array_equal(rest.batch(0, 4), whole.batch(2, 4))

@@ -125,8 +125,10 @@ def _tokens(start: Start, tokens_seen: int) -> str:
     return f"{tokens_seen / 1e6:.1f} million, {before}"
 
 
-EARLIER = """`EARLIER` is the folder of the earlier model, written by the same command without `--start`; its blocks are kept and
-new ones that change nothing are put between them. """
+EARLIER = """
+`EARLIER` is the folder of the earlier model, written by the same command without `--start`: its blocks are kept, new ones
+that change nothing are put between them, and training goes on behind the text that it has seen.
+"""
 
 # ruff: noqa: E501 - a table row is one line
 CARD = """---
@@ -180,7 +182,8 @@ The weights are published under CC BY-SA 4.0. The fiction is old and carries the
 
     python -m rankwise.pretraining --data DIR --work WORK --tokens {total_tokens}{start_option} --out src/rankwise/assets/nano
 
-`DIR` holds `train-*.jsonl.gz` and `valid*.jsonl.gz`, one document with a `text` per line. {start_words}The seed is {seed}. The same
+`DIR` holds `train-*.jsonl.gz` and `valid*.jsonl.gz`, one document with a `text` per line. The seed is {seed}. The same
 machine and thread count give the same weights; others differ by rounding. All numbers of this card are in
 `pretraining.json`, written by that command.
+{start_words}
 """
