@@ -96,8 +96,20 @@ def test_the_json_has_the_promised_keys_and_adds_up(planned):
     assert document["predicted"]["memory_bytes"] == max(pack["predicted"]["memory_bytes"] for pack in packs)
     assert document["predicted"]["wall_s"] == pytest.approx(sum(pack["predicted"]["wall_s"] for pack in packs))
     for pack in packs:
+        assert pack["micro_tokens"] == 2048
         assert sum(pack["memory_terms"].values()) == pack["predicted"]["memory_bytes"]
         assert pack["predicted"]["wall_s"] > 0
+
+
+def test_a_wide_model_gets_smaller_micro_batches_and_a_given_size_stays(small_study, monkeypatch, fingerprints):
+    planned = tuning_runs(small_study, fingerprints)
+    assert {pack.micro_tokens for pack in plan(small_study).packs} == {2048}
+    monkeypatch.setattr("rankwise.packing.activations.TARGET_BYTES", 1_000_000)
+    narrow = {run.micro_tokens for run in size_runs(planned, Workbench(), EngineOptions())}
+    assert max(narrow) < 2048
+    assert min(narrow) >= size_runs(planned, Workbench(), EngineOptions())[0].longest_tokens
+    given = size_runs(planned, Workbench(), EngineOptions(micro_tokens=777))
+    assert {run.micro_tokens for run in given} == {777}
 
 
 def test_a_run_that_fits_no_pack_is_refused_by_name(small_study):

@@ -9,6 +9,7 @@ from transformers import GPT2Config, LlamaConfig, OPTConfig
 from rankwise.allocation import RankMap, Site
 from rankwise.lora.pack import AdapterPack, SlotPlan
 from rankwise.models.sites import find_sites
+from rankwise.packing.activations import ActivationSize
 from rankwise.packing.memory import MemoryEstimate, ModelShape, padded_params, predict_memory
 from tests.tiny import tiny_llama
 
@@ -24,8 +25,10 @@ SHAPE = ModelShape(
     mlp_size=16,
     num_layers=3,
     num_heads=2,
+    kv_size=4,
     vocab_size=50,
 )
+KEPT = ActivationSize(per_token=500.0, per_pair=10.0)
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=50)
 """A busy machine is no failure."""
@@ -38,8 +41,16 @@ def rank_map(of_sites: tuple[int, ...], sites=SITES) -> RankMap:
 
 
 def estimate(rank_maps, shape=SHAPE, **changes) -> MemoryEstimate:
-    settings = {"micro_tokens": 64, "longest_tokens": 16, "answer_frac": 0.5, "own_frac": 0.5} | changes
-    return predict_memory(shape, rank_maps, **settings)
+    settings = {
+        "micro_tokens": 64,
+        "eval_tokens": 128,
+        "step_rows": 100,
+        "scored_rows": 100,
+        "longest_tokens": 16,
+        "answer_frac": 0.5,
+        "own_frac": 0.5,
+    }
+    return predict_memory(shape, rank_maps, KEPT, **settings | changes)
 
 
 @unhurried
@@ -69,7 +80,7 @@ def test_another_slot_never_needs_less(all_ranks, another):
 
 
 def test_the_total_is_the_sum_of_the_named_terms():
-    found = estimate([rank_map((1, 2, 3))])
+    found = estimate([rank_map((1, 2, 3))], eval_tokens=10**4, scored_rows=10**4)
     assert found.total_bytes == sum(found.terms().values())
     assert set(found.terms()) == {
         "runtime",
@@ -80,6 +91,10 @@ def test_the_total_is_the_sum_of_the_named_terms():
         "activations",
         "prefixes",
         "logits",
+        "working",
+        "slack",
+        "scoring",
+        "checkpoint",
     }
     assert all(size > 0 for size in found.terms().values())
 
@@ -92,7 +107,7 @@ def test_weights_are_counted_at_their_stored_size():
 def test_a_row_longer_than_a_micro_batch_counts_whole():
     maps = [rank_map((1, 1, 1))]
     long = estimate(maps, longest_tokens=200)
-    assert long.logits == estimate(maps, micro_tokens=200, longest_tokens=200).logits > estimate(maps).logits
+    assert long.logits == estimate(maps, micro_tokens=100, longest_tokens=200).logits > estimate(maps).logits
 
 
 def test_half_precision_keeps_a_working_copy_of_the_adapters():
@@ -100,12 +115,38 @@ def test_half_precision_keeps_a_working_copy_of_the_adapters():
     full, half = estimate(maps), estimate(maps, replace(SHAPE, compute_bytes=2))
     assert half.adapters == full.adapters * 3 / 2
     assert half.gradients == full.gradients
-    assert half.activations == full.activations / 2
+    assert half.prefixes < full.prefixes
 
 
 def test_only_the_host_counts_the_process_itself():
     maps = [rank_map((1, 1, 1))]
-    assert estimate(maps, on_host=False).total_bytes + estimate(maps).runtime == estimate(maps).total_bytes
+    host, device = estimate(maps), estimate(maps, on_host=False)
+    assert host.runtime > device.runtime == 0
+    assert host.slack > device.slack == 0
+    assert host.total_bytes - host.runtime - host.slack - host.checkpoint == device.total_bytes
+
+
+def test_few_rows_do_not_fill_a_micro_batch():
+    """Rows of 16 tokens, 8 of them their own: 64 tokens of a pass are 8 rows."""
+    maps = [rank_map((1, 1, 1))]
+    assert estimate(maps, step_rows=8).activations == estimate(maps, step_rows=100).activations
+    assert estimate(maps, step_rows=2).activations == estimate(maps, step_rows=8).activations / 4
+
+
+def test_what_a_row_keeps_is_what_the_model_said():
+    maps = [rank_map((0, 0, 0))]
+    assert estimate(maps, own_frac=1.0).activations == 64 * (500 + 10 * 16)
+
+
+def test_a_checkpoint_holds_weights_and_both_averages():
+    found = estimate([rank_map((6, 6, 6))] * 3)
+    assert found.checkpoint == found.adapters + found.optimizer
+    assert estimate([rank_map((6, 6, 6))] * 3, on_host=False).checkpoint == 0
+
+
+def test_keys_that_query_heads_share_are_narrower():
+    config = LlamaConfig(hidden_size=32, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=1)
+    assert ModelShape.from_config(config, num_params=10, param_bytes=4, compute_bytes=4).kv_size == 8
 
 
 @pytest.mark.parametrize(
@@ -121,4 +162,5 @@ def test_the_shape_is_read_under_the_names_of_each_family(config, mlp_size):
     shape = ModelShape.from_config(config, num_params=10, param_bytes=4, compute_bytes=4)
     assert (shape.hidden_size, shape.num_layers, shape.num_heads) == (32, 3, 4)
     assert shape.mlp_size == mlp_size
+    assert shape.kv_size == 32
     assert shape.vocab_size == config.vocab_size

@@ -21,9 +21,13 @@ TERMS = {
     "adapters": "adapters, and their copies in the compute format",
     "gradients": "gradients of the adapters",
     "optimizer": "AdamW's two averages, and what dynamic strategies measure",
-    "activations": "activations of one micro-batch",
-    "prefixes": "keys and values of rows with their shared prefixes",
+    "activations": "what one micro-batch keeps for its backward pass",
+    "prefixes": "shared prefixes, and each row's keys and values of them",
     "logits": "logits of its answer tokens",
+    "working": "one block under way, with each row's adapters",
+    "slack": "torn between the allocations of a pass",
+    "scoring": "what a scoring pass needs beyond that",
+    "checkpoint": "the document that is written from time to time",
 }
 """What each term of the memory prediction is."""
 
@@ -125,6 +129,8 @@ def _memory_table(pack: PackPlan) -> Table:
     for justify in ("left", "right", "left"):
         table.add_column(justify=justify)
     for name, size in pack.memory.terms().items():
+        if not size:
+            continue
         table.add_row(cell(name), cell(format_bytes(size)), cell(TERMS[name], "dim"))
     table.add_row(cell("total"), cell(format_bytes(pack.memory.total_bytes)), style="bold")
     return table

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from rankwise.allocation.rank_map import RankMap
 from rankwise.data.prepare import PreparedData
+from rankwise.packing.activations import ActivationSize
 from rankwise.packing.memory import MemoryEstimate, ModelShape, predict_memory
 from rankwise.packing.packs import DEFAULT_MAX_SLOTS, Pack, plan_packs
 from rankwise.study.plan import PlannedRun
@@ -23,7 +24,9 @@ class SizedRun:
     """Exact for strategies that measure nothing; else a uniform map of the same budget stands in."""
     shape: ModelShape
     data: PreparedData
+    activations: ActivationSize
     micro_tokens: int
+    """Of one training pass; runs of a pack take the smallest among theirs."""
     eval_tokens: int
     on_host: bool
 
@@ -55,18 +58,27 @@ def estimate_memory(runs: Sequence[SizedRun]) -> MemoryEstimate:
     """Predicted peak of training `runs` together, by cause."""
     movers = [run.planned.run.arm.build_strategy().mover() for run in runs]
     mechanics = [mover.mechanics() for mover in movers if mover is not None]
+    longest = max(run.longest_tokens for run in runs)
     return predict_memory(
         runs[0].shape,
         [run.rank_map for run in runs],
-        micro_tokens=runs[0].micro_tokens,
-        longest_tokens=max(run.longest_tokens for run in runs),
+        max((run.activations for run in runs), key=lambda size: size.of_token(longest)),
+        micro_tokens=micro_tokens_of(runs),
         eval_tokens=runs[0].eval_tokens,
+        step_rows=sum(run.planned.run.arm.train.batch_size for run in runs),
+        scored_rows=sum(max(len(run.data.validation), len(run.data.test)) for run in runs),
+        longest_tokens=longest,
         own_frac=min(run.own_frac for run in runs),
         answer_frac=max(run.answer_frac for run in runs),
         on_host=runs[0].on_host,
         num_measured=sum(one.importance == "sensitivity" for one in mechanics),
         has_gates=any(one.gate is not None for one in mechanics),
     )
+
+
+def micro_tokens_of(runs: Sequence[SizedRun]) -> int:
+    """Tokens of a training pass of `runs` together: what suits the most demanding of them."""
+    return min(run.micro_tokens for run in runs)
 
 
 def cut_packs(

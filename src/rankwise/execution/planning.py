@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from rankwise.errors import ModelError
 from rankwise.execution.detectable import judge_detectable
 from rankwise.execution.duration import DurationPredictor
-from rankwise.execution.packing import SizedRun, cut_packs, estimate_memory
+from rankwise.execution.packing import SizedRun, cut_packs, estimate_memory, micro_tokens_of
 from rankwise.execution.sizing import size_runs
 from rankwise.execution.study_plan import ArmPlan, PackPlan, RunPlan, StudyPlan
 from rankwise.execution.workbench import Workbench
@@ -62,6 +62,7 @@ def plan_study(
             purpose=purpose,
             runs=tuple(place_of[id(run)] for run in pack.items),
             num_steps=max(run.num_steps for run in pack.items),
+            micro_tokens=micro_tokens_of(pack.items),
             memory=estimate_memory(pack.items),
             wall_s=predictor.predict_s(pack.items),
         )

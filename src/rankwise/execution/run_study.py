@@ -14,7 +14,7 @@ from rankwise.execution.checkpoints import CheckpointFolder
 from rankwise.execution.claims import heartbeats
 from rankwise.execution.environment import describe_environment
 from rankwise.execution.observer import Observer
-from rankwise.execution.packing import SizedRun, cut_packs, estimate_memory
+from rankwise.execution.packing import SizedRun, cut_packs, estimate_memory, micro_tokens_of
 from rankwise.execution.sizing import available_bytes, size_runs
 from rankwise.execution.tuning import choose_learning_rates
 from rankwise.execution.workbench import Workbench
@@ -194,7 +194,9 @@ class _StudyRun:
         labels = [f"{r.run.arm.name} lr {r.run.learning_rate:g} seed {r.run.seed}" for r in runs]
         steps = sum(item.num_steps for item in pack.items)
         self.observer.pack(ids, labels, steps, pack.predicted_bytes)
-        engine = replace(self.options.engine, predicted_memory_bytes=pack.predicted_bytes)
+        engine = replace(
+            self.options.engine, micro_tokens=micro_tokens_of(pack.items), predicted_memory_bytes=pack.predicted_bytes
+        )
         path = self.checkpoints.path(ids)
         for records in train_pack(base, runs, options=engine, checkpoint=path, should_stop=self.should_stop):
             self._store(records, runs)

@@ -10,6 +10,7 @@ from rankwise.allocation.strategies.base import check_steps
 from rankwise.execution.packing import DTYPE_BYTES, QUANTIZED_BYTES, SizedRun
 from rankwise.execution.workbench import Workbench
 from rankwise.models.sites import find_sites
+from rankwise.packing.activations import choose_micro_tokens
 from rankwise.packing.memory import ModelShape
 from rankwise.study.plan import PlannedRun
 from rankwise.training.allocate import plan_rank_map
@@ -49,19 +50,25 @@ def _size(plan: PlannedRun, bench: Workbench, engine: EngineOptions) -> SizedRun
     if arm.build_strategy().required_signals():
         stand_in = arm.model_copy(update={"strategy": "uniform", "strategy_settings": {}})
         run = run.model_copy(update={"arm": stand_in})
+    data, on_host = bench.data(arm), base.device.type != "cuda"
+    sites = find_sites(base.model, arm.targets)
+    activations = bench.activations(arm.base, sites)
+    longest_tokens = max(example.num_tokens for example in (*data.train, *data.validation, *data.test))
     sized = SizedRun(
         planned=plan,
-        rank_map=plan_rank_map(run, find_sites(base.model, arm.targets), base.num_params, {}),
+        rank_map=plan_rank_map(run, sites, base.num_params, {}),
         shape=ModelShape.from_config(
             base.model.config,
             num_params=base.num_params,
             param_bytes=QUANTIZED_BYTES.get(base.settings.quantization, compute_bytes),
             compute_bytes=compute_bytes,
         ),
-        data=bench.data(arm),
-        micro_tokens=engine.micro_tokens,
+        data=data,
+        activations=activations,
+        micro_tokens=engine.micro_tokens
+        or choose_micro_tokens(activations, longest_tokens=longest_tokens, on_host=on_host),
         eval_tokens=engine.eval_tokens,
-        on_host=base.device.type != "cuda",
+        on_host=on_host,
     )
     mover = arm.build_strategy().mover()
     if mover is not None:

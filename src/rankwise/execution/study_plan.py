@@ -57,6 +57,8 @@ class PackPlan:
     """Places in `StudyPlan.runs`."""
     num_steps: int
     """Of the longest run."""
+    micro_tokens: int
+    """Padded tokens of one training pass, by the width of the model."""
     memory: MemoryEstimate
     wall_s: float
 
@@ -67,6 +69,7 @@ class PackPlan:
             "purpose": self.purpose,
             "runs": list(self.runs),
             "num_steps": self.num_steps,
+            "micro_tokens": self.micro_tokens,
             "predicted": predicted,
             "memory_terms": terms,
         }

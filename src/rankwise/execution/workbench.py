@@ -1,16 +1,19 @@
 """Loaded base models, their shapes and prepared data, each once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from rankwise.allocation import Site
 from rankwise.data.prepare import PreparedData, prepare_data
 from rankwise.models.dtype import default_device, resolve_settings
 from rankwise.models.fingerprint import fingerprint_base
 from rankwise.models.load import LoadedBase, load_base, load_skeleton
 from rankwise.models.tokenizer import load_tokenizer
+from rankwise.packing.activations import ActivationSize, measure_activations
 from rankwise.study.config import Arm, BaseSettings, Study
 from rankwise.study.plan import Fingerprints
 from rankwise.training.allocate import Allocator
@@ -41,6 +44,7 @@ class Workbench:
     _base: tuple[BaseSettings, LoadedBase] | None = None
     _allocator: Allocator | None = None
     _shapes: dict[BaseSettings, BaseShape] = field(default_factory=dict)
+    _activations: dict[tuple[BaseSettings, tuple[str, ...]], ActivationSize] = field(default_factory=dict)
     _data: dict[tuple[str, str, str | None], PreparedData] = field(default_factory=dict)
 
     def base(self, settings: BaseSettings) -> LoadedBase:
@@ -63,6 +67,13 @@ class Workbench:
                 num_block_params=_count_block_params(model),
             )
         return self._shapes[settings]
+
+    def activations(self, settings: BaseSettings, sites: Sequence[Site]) -> ActivationSize:
+        """What training adapters at `sites` keeps; no weights are needed."""
+        key = (settings, tuple(site.name for site in sites))
+        if key not in self._activations:
+            self._activations[key] = measure_activations(self.shape(settings).model, key[1])
+        return self._activations[key]
 
     def allocator(self, settings: BaseSettings) -> Allocator:
         base = self.base(settings)

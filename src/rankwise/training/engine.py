@@ -25,6 +25,7 @@ from rankwise.lora.init.rule import InitialAdapter
 from rankwise.lora.pack import AdapterPack, SlotPlan
 from rankwise.models.load import LoadedBase
 from rankwise.models.prefix_cache import can_share_prefixes
+from rankwise.packing.activations import choose_micro_tokens, measure_activations
 from rankwise.packing.forward import token_losses
 from rankwise.profiling.memory import PeakMemory
 from rankwise.records import (
@@ -61,8 +62,8 @@ class AllocatedRun:
 class EngineOptions:
     """Settings that change speed and memory, not results (beyond rounding)."""
 
-    micro_tokens: int = 2048
-    """Padded tokens of one forward and backward pass."""
+    micro_tokens: int | None = None
+    """Padded tokens of one forward and backward pass; None: what suits the model's width (packing/activations.py)."""
     eval_tokens: int = 4096
     """Padded tokens of one scoring pass."""
     checkpoint_every_s: float = 60.0
@@ -119,6 +120,7 @@ class _PackTraining:
         self.options = options
         self.share_prefixes = options.share_prefixes and can_share_prefixes(base.model)
         self.has_dropout = any(r.run.arm.dropout for r in self.runs)
+        self.micro_tokens = options.micro_tokens or _choose_micro_tokens(base, self.runs)
         self.peak = PeakMemory(base.device)
         movers = [r.run.arm.build_strategy().mover() for r in self.runs]
         plans = [
@@ -230,9 +232,7 @@ class _PackTraining:
         weight_K = torch.tensor([1 / max(1, answers) for answers in answers_K], device=device)
         loss_K = torch.zeros(len(self.slots), dtype=torch.float64, device=device)
         tokens_K = [0] * len(self.slots)
-        passes = token_losses(
-            self.base.model, self.pack, rows, max_tokens=self.options.micro_tokens, dropout=self._dropout
-        )
+        passes = token_losses(self.base.model, self.pack, rows, max_tokens=self.micro_tokens, dropout=self._dropout)
         for batch, losses in passes:
             slot_M = batch.slots_N[losses.row_M]
             (losses.loss_M * weight_K[slot_M]).sum().backward()
@@ -379,3 +379,13 @@ class _PackTraining:
 def _beginning_with(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Those named so, by the rest of their names."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _choose_micro_tokens(base: LoadedBase, runs: Sequence[AllocatedRun]) -> int:
+    sites = dict.fromkeys(site.name for r in runs for site in r.rank_map.sites)
+    rows = (row for r in runs for split in (r.data.train, r.data.validation, r.data.test) for row in split)
+    return choose_micro_tokens(
+        measure_activations(base.model, sites),
+        longest_tokens=max(row.num_tokens for row in rows),
+        on_host=base.device.type != "cuda",
+    )

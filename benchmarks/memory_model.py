@@ -1,0 +1,202 @@
+"""The predicted peak memory of packs against the measured one, over models, ranks, slots and lengths.
+
+    python benchmarks/memory_model.py                     all configurations, one process each
+    python benchmarks/memory_model.py --only nano-r8-k4   those whose name contains the text
+
+Each configuration is a small study on `skills`, run as `rankwise study` runs it: the same planner predicts, the same
+engine measures, the ledger keeps both, and a checkpoint is written after every step so that its cost counts. Models
+other than `nano` have the shape of a known family, fewer blocks and random weights, which cost the same memory.
+
+Add a configuration by adding a line to CONFIGURATIONS. Prints a table; --json writes every number.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+GPT2 = {"vocab_size": 50257, "n_embd": 1024, "n_head": 16, "n_layer": 4, "n_positions": 1024}
+"""microsoft/DialoGPT-medium, of 24 blocks four."""
+LLAMA = {
+    "vocab_size": 32000,
+    "hidden_size": 768,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 4,
+}
+"""TinyLlama's proportions (grouped queries, a third of the width)."""
+OPT = {"vocab_size": 50272, "hidden_size": 768, "ffn_dim": 3072, "num_hidden_layers": 6, "num_attention_heads": 12}
+"""facebook/opt-125m, of twelve blocks six."""
+NEOX = {
+    "vocab_size": 50304,
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 8,
+}
+"""EleutherAI/pythia-70m."""
+SHAPES = {"dialogpt": ("GPT2", GPT2), "llama": ("Llama", LLAMA), "opt": ("OPT", OPT), "pythia": ("GPTNeoX", NEOX)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """One pack: equal slots on one model."""
+
+    model: str
+    rank: int
+    slots: int
+    targets: str = "all-linear"
+    template: str = "alpaca"
+    max_tokens: int = 128
+    families: str = "[arithmetic_digits, opposite, passage, record, translation]"
+    dtype: str = "float32"
+
+    @property
+    def name(self) -> str:
+        named = f"{self.model}-r{self.rank}-k{self.slots}"
+        defaults = Configuration(model="", rank=1, slots=1)
+        for field in ("targets", "template", "max_tokens", "dtype"):
+            if getattr(self, field) != getattr(defaults, field):
+                named += f"-{getattr(self, field)}"
+        return named
+
+
+CONFIGURATIONS = (
+    Configuration(model="nano", rank=8, slots=1),
+    Configuration(model="nano", rank=8, slots=4),
+    Configuration(model="nano", rank=8, slots=16),
+    Configuration(model="nano", rank=64, slots=8),
+    Configuration(model="nano", rank=8, slots=16, template="plain"),
+    Configuration(model="nano", rank=8, slots=16, targets="mlp", max_tokens=256),
+    Configuration(model="nano", rank=8, slots=8, dtype="bfloat16"),
+    Configuration(model="llama", rank=8, slots=4),
+    Configuration(model="llama", rank=32, slots=12, template="plain"),
+    Configuration(model="dialogpt", rank=8, slots=4),
+    Configuration(model="dialogpt", rank=4, slots=8, targets="attention"),
+    Configuration(model="opt", rank=8, slots=8),
+    Configuration(model="opt", rank=64, slots=2, template="plain"),
+    Configuration(model="pythia", rank=16, slots=8),
+)
+
+STUDY = """
+name: memory
+hypothesis: The predicted peak is the measured one.
+base: {{model: {folder}, dtype: {dtype}}}
+data: {{source: skills, template: {template}, max_tokens: {max_tokens}, train: 16, validation: 24, test: 24,
+       options: {{families: {families}}}}}
+targets: {targets}
+budget: {{rank: {rank}}}
+train: {{epochs: 0.75, batch_size: 4, learning_rates: [1.0e-4], eval_every_frac: 1.0}}
+arms: [uniform]
+seeds: {slots}
+"""
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    chosen = [c for c in CONFIGURATIONS if arguments.only in c.name]
+    if arguments.child:
+        print(json.dumps(measure(chosen[0])))
+        return
+    found = []
+    print(f"{'configuration':<36}{'predicted MiB':>14}{'measured MiB':>14}{'error':>8}{'micro tokens':>14}")
+    for configuration in chosen:
+        found.append(asdict(configuration) | {"name": configuration.name} | measure_apart(configuration))
+        print(row(found[-1]), flush=True)
+    errors = [abs(case["error_frac"]) for case in found]
+    summary = {"median_error_frac": statistics.median(errors), "largest_error_frac": max(errors)}
+    print(f"median error {summary['median_error_frac']:.1%}, largest {summary['largest_error_frac']:.1%}")
+    if arguments.json:
+        report = {"system": f"{platform.system()} {platform.machine()}", **summary, "configurations": found}
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="text that the names of the configurations contain")
+    parser.add_argument("--json", type=Path, help="file for all numbers")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def measure_apart(configuration: Configuration) -> dict[str, Any]:
+    """In a process of its own, so that no earlier peak counts."""
+    command = [sys.executable, __file__, "--child", "--only", configuration.name]
+    finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(finished.stdout.splitlines()[-1])
+
+
+def measure(configuration: Configuration) -> dict[str, Any]:
+    from rankwise.execution.observer import Observer
+    from rankwise.execution.packing import estimate_memory, micro_tokens_of
+    from rankwise.execution.run_study import StudyOptions, run_study
+    from rankwise.execution.sizing import size_runs
+    from rankwise.execution.workbench import Workbench
+    from rankwise.ledger import open_ledger
+    from rankwise.profiling.memory import resident_bytes
+    from rankwise.study import parse_study
+    from rankwise.study.plan import report_runs
+    from rankwise.training.engine import EngineOptions
+
+    engine = EngineOptions(checkpoint_every_s=0.0)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        text = STUDY.format(folder=model_folder(configuration.model, folder), **asdict(configuration))
+        study = parse_study(text, origin="memory.yaml")
+        bench = Workbench()
+        planned = report_runs(study, {"uniform": 1e-4}, bench.fingerprints(study))
+        sized = size_runs(planned, bench, engine)
+        terms = estimate_memory(sized).terms()
+        before = resident_bytes()
+        with open_ledger(str(folder / "memory.db")) as ledger:
+            options = StudyOptions(out=folder, engine=engine, memory_bytes=2**40, max_slots=configuration.slots)
+            results = run_study(study, ledger, options, observer=Observer())
+        run = results.runs[0]
+    assert run.pack_slots == configuration.slots
+    assert run.predicted_memory_bytes == sum(terms.values())
+    return {
+        "predicted_bytes": run.predicted_memory_bytes,
+        "measured_bytes": run.peak_memory_bytes,
+        "error_frac": run.predicted_memory_bytes / run.peak_memory_bytes - 1,
+        "micro_tokens": micro_tokens_of(sized),
+        "before_loading_bytes": before,
+        "terms": dict(terms),
+    }
+
+
+def model_folder(model: str, work: Path) -> str:
+    """`nano`, or a folder with random weights in the shape of that name and nano's tokenizer."""
+    if model == "nano":
+        return model
+    import torch
+    import transformers
+
+    from rankwise.models.tokenizer import load_tokenizer
+    from rankwise.study.config import BaseSettings
+
+    family, shape = SHAPES[model]
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{family}Config")(**shape, bos_token_id=0, eos_token_id=1)
+    getattr(transformers, f"{family}ForCausalLM" if family != "GPT2" else "GPT2LMHeadModel")(config).save_pretrained(
+        work / "model"
+    )
+    load_tokenizer(BaseSettings()).save_pretrained(work / "model")
+    return str(work / "model")
+
+
+def row(case: dict[str, Any]) -> str:
+    return (
+        f"{case['name']:<36}{case['predicted_bytes'] / 2**20:>14.0f}{case['measured_bytes'] / 2**20:>14.0f}"
+        f"{case['error_frac']:>+8.1%}{case['micro_tokens']:>14}"
+    )
+
+
+if __name__ == "__main__":
+    main()
