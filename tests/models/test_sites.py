@@ -231,6 +231,12 @@ def test_a_misspelt_target_is_refused_with_the_nearest_names(llama):
     assert "all-linear" in message
 
 
+@pytest.mark.parametrize("target", [r".*\.experts\..*", r"model\.layers\.9\..*", "layers.9.self_attn.q_proj"])
+def test_one_target_of_several_that_matches_nothing_is_refused(llama, target):
+    """Whatever the others match: what was meant would be left out without a word."""
+    assert f"{target!r} matches no linear layer" in refusal(llama, ["mlp", target, "q_proj"])
+
+
 @pytest.mark.parametrize(
     ("target", "class_name"), [("embed_tokens", "Embedding"), ("model.norm", "LlamaRMSNorm"), ("0.mlp", "LlamaMLP")]
 )

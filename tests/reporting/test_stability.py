@@ -67,8 +67,24 @@ def test_an_arm_that_starts_elsewhere_is_given_no_expectation(full_study):
     arms = [{**arm, "init": "pissa"} if arm["name"] == "empirical" else arm for arm in full_study.study["arms"]]
     text = stability_section(compare_arms(replace(full_study, study={**full_study.study, "arms": arms})))
     rows = {line.split(" | ")[0].removeprefix("| "): line for line in text[text.index("### Size") :].splitlines()}
-    assert "(" not in rows["empirical"]
-    assert "(" in rows["linear_decay"]
+    assert ";" not in rows["empirical"]
+    assert ";" in rows["linear_decay"]
+
+
+def test_training_that_was_worse_than_its_start_is_seen(full_study):
+    run = full_study.reported("uniform")[0]
+    curve = (
+        *run.training_curve[:5],
+        CurvePoint(step=6, value=run.training_curve[0].value + 2),
+        *run.training_curve[6:],
+    )
+    runs = tuple(replace(r, training_curve=curve) if r.id == run.id else r for r in full_study.runs)
+    before, after = (
+        compare_arms(study).arm("uniform").stability for study in (full_study, replace(full_study, runs=runs))
+    )
+    first = run.training_curve[0].value
+    gained = 2 - (max(point.value for point in run.training_curve) - first)
+    assert after.peak_above_start_nats - before.peak_above_start_nats == pytest.approx(gained / 5)
 
 
 def test_a_study_from_before_traces_has_the_table_and_no_sizes(full_study):

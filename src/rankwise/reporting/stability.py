@@ -12,7 +12,7 @@ grows with sqrt(r). An allocation therefore moves the size of every site's step 
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean, median
 
 import numpy as np
@@ -47,9 +47,11 @@ def stability_of(results: StudyResults, arm: str) -> ArmStability | None:
         grad_spikes=fmean(len(grad_spikes(run)) for run in runs),
         num_judged=fmean(max(0, len(run.training_curve) - MIN_WINDOW) for run in runs),
         end_above_best_nats=_end_above_best(runs),
+        peak_above_start_nats=fmean(_peak_above_start(run) for run in runs),
         largest_step=Range.of(largest),
         largest_step_group=_largest_group(runs),
-        step_of_group=_steps(runs),
+        step_of_group=_steps(runs, median),
+        first_step_of_group=_steps(runs, lambda norms: norms[0]),
         expected_of_group=_expected(runs, chosen_rate(results, arm)),
     )
 
@@ -75,6 +77,11 @@ def _end_above_best(runs: Sequence[RunRow]) -> float | None:
     return fmean(rises) if rises else None
 
 
+def _peak_above_start(run: RunRow) -> float:
+    losses = [point.value for point in run.training_curve if math.isfinite(point.value)]
+    return max(losses) - losses[0] if losses else 0.0
+
+
 def step_norms(run: RunRow) -> dict[int, float]:
     """Traced step -> norm of the step in the effective weights of all sites, where it is a number."""
     norms = {trace.step: math.hypot(*trace.update_norms) for trace in run.traces}
@@ -89,18 +96,18 @@ def _largest_group(runs: Sequence[RunRow]) -> str | None:
     return max(zip(largest.update_norms, largest.groups, strict=True))[1]
 
 
-def _steps(runs: Sequence[RunRow]) -> dict[str, float]:
-    """Per group the median over steps, so that one spike does not stand for a run, then over runs."""
-    medians: dict[str, list[float]] = defaultdict(list)
+def _steps(runs: Sequence[RunRow], of_steps: Callable[[list[float]], float]) -> dict[str, float]:
+    """Per group one number of the steps that moved it, then the median over runs."""
+    found: dict[str, list[float]] = defaultdict(list)
     for run in runs:
         of_group: dict[str, list[float]] = defaultdict(list)
         for trace in run.traces:
             for group, norm in zip(trace.groups, trace.update_norms, strict=True):
-                if math.isfinite(norm):
+                if math.isfinite(norm) and norm > 0:
                     of_group[group].append(norm)
         for group, norms in of_group.items():
-            medians[group].append(median(norms))
-    return {group: median(norms) for group, norms in medians.items()}
+            found[group].append(of_steps(norms))
+    return {group: median(values) for group, values in found.items()}
 
 
 def _expected(runs: Sequence[RunRow], learning_rate: float | None) -> dict[str, float]:

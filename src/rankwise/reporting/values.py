@@ -148,12 +148,16 @@ class ArmStability:
     """Mean number per run of the steps that could have been one."""
     end_above_best_nats: float | None
     """Validation loss at the last evaluation minus the lowest one; mean over runs."""
+    peak_above_start_nats: float
+    """Highest training loss minus that of the first step; mean over runs. 0: no batch was worse than the first."""
     largest_step: Range | None
     """Over runs: the largest norm of one step in the effective weights of all sites."""
     largest_step_group: str | None
     """The group that moved most in the largest of them."""
     step_of_group: dict[str, float]
     """Median over steps, then over runs, of the norm of a step in the group's effective weights."""
+    first_step_of_group: dict[str, float]
+    """The same of the first step that moved anything, when `up` is still zero; median over runs."""
     expected_of_group: dict[str, float]
     """The same by the formula of `rankwise.reporting.stability`, up to a factor that arms of one initialisation share.
     """
