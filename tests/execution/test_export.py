@@ -10,11 +10,16 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel, PreTrainedModel
 
 from rankwise.allocation.rank_map import Scaling
+from rankwise.allocation.strategies import STRATEGIES
 from rankwise.errors import AdapterError, ModelError
 from rankwise.execution import export as module
 from rankwise.execution.export import EXPORT_NAME, ExportOptions, check_adapter, export_adapter
+from rankwise.execution.run_study import StudyOptions, run_study
 from rankwise.execution.same_logits import sample_ids
+from rankwise.ledger import open_ledger
+from rankwise.lora.init import INITS
 from rankwise.lora.peft_folder import CONFIG_NAME, WEIGHTS_NAME, write_peft_folder
+from rankwise.study import parse_study
 from tests.families import FAMILIES, family, mixed_rank_map, random_pack
 from tests.lora.foreign import CONFIGS, write_foreign
 from tests.lora.test_saved_adapter import edit
@@ -104,6 +109,54 @@ def test_foreign_adapters_in_every_form(name, kind, base, tmp_path):
     export_adapter(adapter, ExportOptions(kind=kind, out=tmp_path / "out"))
     expected = loaded_logits(adapter, base)
     torch.testing.assert_close(loaded_logits(tmp_path / "out", base), expected, atol=1e-5, rtol=1e-5)
+
+
+EVERYTHING = """
+name: everything
+hypothesis: Whatever can be trained can be exported.
+base: {{model: {folder}, dtype: float32}}
+data: {{source: skills, max_tokens: 128, train: 12, validation: 2, test: 2}}
+budget: {{rank: 2}}
+train: {{epochs: 2, batch_size: 2, learning_rates: [1.0e-2]}}
+seeds: [0]
+compare: {{baseline: uniform}}
+arms:
+"""
+
+
+def all_arms() -> dict[str, str]:
+    """Every strategy, init and scaling rule of the tables, in YAML's flow form."""
+    strategies = {name: f"{{name: {name}, strategy: {name}}}" for name in STRATEGIES}
+    inits = {f"init-{name}": f"{{name: init-{name}, strategy: linear_decay, init: {name}}}" for name in INITS}
+    rules = {
+        f"scaling-{name}": f"{{name: scaling-{name}, strategy: linear_growth, scaling: {{rule: {name}}}}}"
+        for name in ("alpha_over_r", "rslora", "constant")
+    }
+    return strategies | inits | rules
+
+
+@pytest.fixture(scope="module")
+def trained(small_model, tmp_path_factory) -> dict[str, Path]:
+    """The adapter of one run of each arm, as a study leaves it."""
+    folder = tmp_path_factory.mktemp("everything")
+    text = EVERYTHING.format(folder=small_model) + "".join(f"  - {arm}\n" for arm in all_arms().values())
+    study = parse_study(text, origin="everything.yaml")
+    with open_ledger(f"sqlite:///{folder}/rankwise.db") as ledger:
+        results = run_study(study, ledger, StudyOptions(out=folder))
+    assert {run.status for run in results.runs} == {"finished"}
+    return {run.arm: folder / "adapters" / run.id for run in results.runs}
+
+
+@pytest.mark.parametrize("kind", ["peft", "baked"])
+@pytest.mark.parametrize("arm", all_arms())
+def test_every_strategy_init_and_scaling_can_be_exported(arm, kind, trained, small_model, tmp_path):
+    exported = export_adapter(trained[arm], ExportOptions(kind=kind, out=tmp_path / "out"))
+    assert exported.adapter_effect > 1e-4
+    torch.testing.assert_close(
+        loaded_logits(tmp_path / "out", small_model), loaded_logits(trained[arm], small_model), atol=1e-5, rtol=1e-5
+    )
+    if kind == "baked":
+        assert {verdict.outcome for verdict in exported.runtimes} == {"exact"}
 
 
 def test_layers_of_rank_zero_stay_bare(base, tmp_path):
