@@ -173,3 +173,8 @@ def test_the_page_lists_every_strategy_with_its_settings_and_defaults():
         assert re.findall(r"`(\w+)`", settings) == list(STRATEGIES[name].model_fields)
         for setting, told in re.findall(r"`(\w+)` ([\w.]+)", settings):
             assert str(STRATEGIES[name].model_fields[setting].default) == told
+
+
+def test_the_page_lists_every_signal_with_its_shape():
+    rows = dict(re.findall(r"^\| `Signal\.(\w+)` \| \((L, K|L,)\)", PAGE.read_text(encoding="utf-8"), re.MULTILINE))
+    assert rows == {signal.name: "L, K" if signal.is_spectrum else "L," for signal in Signal}

@@ -9,6 +9,7 @@ from rankwise.cli.main import app
 from rankwise.models.load import load_skeleton
 from rankwise.study.config import BaseSettings
 
+CONTROLS = ("shuffled", "inverted")
 KEYS = ["model", "strategy", "budget_params", "params", "residual_params", "sites"]
 PUBLISHED = {"DialoGPT-medium": 96, "phi-2": 192, "TinyLlama-1.1B-Chat-v1.0": 154}
 
@@ -117,11 +118,48 @@ def test_measuring_uses_real_weights_and_examples():
     assert document["residual_params"] == 0
 
 
-@pytest.mark.parametrize("strategy", ["empirical", "inverted"])
-def test_measuring_without_data_is_refused_with_what_to_name(strategy):
-    message = refused("--strategy", strategy, "--rank", "8")
-    for words in ("--data is missing", f"{strategy} measures gradient_rms", "--data skills"):
+MEASURED = {
+    "empirical": "gradient_rms",
+    "eva": "activation_variance",
+    "gora": "gradient_sensitivity",
+    "fisher": "fisher",
+    "early_gradient_spectrum": "gradient_spectrum",
+    "inverted": "gradient_rms",
+}
+
+
+@pytest.mark.parametrize("strategy", MEASURED)
+def test_measuring_without_data_is_refused_with_what_to_name(strategy, tmp_path):
+    out = tmp_path / "adapter_config.json"
+    message = refused("--strategy", strategy, "--rank", "8", "--out", str(out))
+    for words in ("--data is missing", f"{strategy} measures {MEASURED[strategy]}", "--data skills"):
         assert words in message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("strategy", ["eva", "gora", "fisher", "early_gradient_spectrum"])
+def test_every_measured_strategy_shows_its_map_and_spends_the_budget(strategy):
+    options = ("--strategy", strategy, "--rank", "8", "--data", "skills", "--targets", "v_proj", "--targets", "o_proj")
+    result = run(*options)
+    assert result.exit_code == 0, result.output
+    document = allocated(*options)
+    assert len({site["rank"] for site in document["sites"]}) > 1
+    assert document["residual_params"] == 0
+    assert any(line.split()[:1] == ["o_proj"] for line in result.stdout.splitlines())  # the heat map's row
+    controls = [allocated("--setting", f"of={strategy}", "--strategy", name, *options[2:]) for name in CONTROLS]
+    assert all(control["params"] == document["params"] for control in controls)
+    assert all(control["sites"] != document["sites"] for control in controls)
+
+
+def test_weights_are_looked_at_without_examples():
+    options = ("--rank", "8", "--targets", "v_proj", "--targets", "up_proj")
+    for measure in ("stable_rank", "effective_rank"):
+        document = allocated("--strategy", "weight_spectrum", "--setting", f"measure={measure}", *options)
+        assert document["residual_params"] == 0
+        assert len({site["rank"] for site in document["sites"]}) > 1
+    assert len(allocated("--strategy", "inverted", "--setting", "of=weight_spectrum", *options)["sites"]) == 12
+    noted = run("--strategy", "weight_spectrum", "--data", "skills", "--json", *options)
+    assert "--data is not used" in noted.stderr
 
 
 def test_data_that_no_strategy_reads_is_noted():
@@ -134,6 +172,10 @@ def test_data_that_no_strategy_reads_is_noted():
 @pytest.mark.parametrize(
     ("args", "words"),
     [
+        (("--strategy", "inverted", "--setting", "of=random", "--rank", "8"), ["control of a control"]),
+        (("--strategy", "gora", "--setting", "most=0.5", "--rank", "8"), ["most is 0.5", "1"]),
+        (("--strategy", "eva", "--setting", "rho=9", "--rank", "8"), ["rho is 9", "4"]),
+        (("--strategy", "weight_spectrum", "--setting", "measure=rank", "--rank", "8"), ["measure", "stable_rank"]),
         (("--strategy", "uniform"), ["exactly one of --rank and --params"]),
         (("--strategy", "uniform", "--rank", "8", "--params", "9"), ["exactly one of --rank and --params"]),
         (("--strategy", "linear_dcay", "--rank", "8"), ["linear_dcay", "linear_decay"]),

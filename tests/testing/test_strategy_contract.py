@@ -18,6 +18,16 @@ SETTINGS = [
     ("linear_decay", {"first": 3, "last": 0}),
     ("linear_growth", {"first": 0, "last": 1}),
     ("empirical", {"power": 0.5}),
+    ("eva", {"rho": 1.0}),
+    ("gora", {"least": 0, "most": 1.5}),
+    ("fisher", {"most": 1}),
+    ("weight_spectrum", {"measure": "effective_rank"}),
+    ("early_gradient_spectrum", {"most": 2.0}),
+    *(
+        (control, {"of": name})
+        for name in ("eva", "gora", "fisher", "weight_spectrum", "early_gradient_spectrum")
+        for control in ("shuffled", "inverted")
+    ),
     ("random", {"draw": 7, "contrast": 50.0}),
     ("shuffled", {"of": {"strategy": "linear_decay", "last": 0.1}, "draw": 2}),
     ("inverted", {"of": "attention_heavy"}),

@@ -1,6 +1,7 @@
 """A strategy and a budget make a rank map."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -28,7 +29,7 @@ def allocate(
     Args:
         strategy: the rule.
         view: the sites, and the signals that `strategy.required_signals()` names.
-        budget_params: stored adapter parameters.
+        budget_params: stored adapter parameters; the strategy sees them in its view.
         scaling: how the scale of a site follows from its rank.
         min_rank: no site gets fewer components.
         max_rank: no site gets more; None: up to the layer's own rank, which holds in any case.
@@ -37,8 +38,30 @@ def allocate(
         AllocationError: a signal is missing or not finite, the strategy's answer breaks its contract, or the budget
             does not cover `min_rank` at every site.
     """
+    view = replace(view, budget_params=budget_params)
     _check_signals(strategy, view)
     ideal_L = _checked_answer(strategy, view)
+    low_L, high_L = bounds_of(strategy, view, min_rank, max_rank)
+    mover = strategy.mover()
+    spent = budget_params if mover is None else int(budget_params * mover.mechanics().start_factor)
+    ranks = tuple(int(rank) for rank in fit(ideal_L, view.costs_L, spent, low_L, high_L))
+    scales = tuple(scaling.at(rank) for rank in ranks)
+    places = None
+    if mover is not None:
+        room = mover.mechanics().room_factor
+        places = tuple(min(int(high), math.ceil(rank * room)) for rank, high in zip(ranks, high_L, strict=True))
+    return RankMap(sites=tuple(view.sites), ranks=ranks, scales=scales, budget_params=budget_params, places=places)
+
+
+def bounds_of(strategy: Strategy, view: SiteView, min_rank: int, max_rank: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest rank of each site, int64 (L,): the budget's bounds, and within them the strategy's own.
+
+    A bound of the strategy that would keep the budget from being spent (where layers are narrow, or a budget of few
+    parameters is rounded) does not count.
+
+    Raises:
+        AllocationError: a layer cannot hold `min_rank` components.
+    """
     high_L = np.array([min(site.max_rank, max_rank or site.max_rank) for site in view.sites])
     narrow = next((site for site, high in zip(view.sites, high_L, strict=True) if high < min_rank), None)
     if narrow is not None:
@@ -46,15 +69,13 @@ def allocate(
             f"budget: min_rank {min_rank} is above the largest rank allowed at {narrow.name} ({narrow.in_features} x "
             f"{narrow.out_features}, max_rank {max_rank}). Lower min_rank, raise max_rank, or leave that layer out."
         )
-    mover = strategy.mover()
-    spent = budget_params if mover is None else int(budget_params * mover.mechanics().start_factor)
-    ranks = tuple(int(rank) for rank in fit(ideal_L, view.costs_L, spent, min_rank, high_L))
-    scales = tuple(scaling.at(rank) for rank in ranks)
-    places = None
-    if mover is not None:
-        room = mover.mechanics().room_factor
-        places = tuple(min(int(high), math.ceil(rank * room)) for rank, high in zip(ranks, high_L, strict=True))
-    return RankMap(sites=tuple(view.sites), ranks=ranks, scales=scales, budget_params=budget_params, places=places)
+    low_L = np.full_like(high_L, min_rank)
+    least, most = strategy.rank_bounds(view)
+    if most is not None:
+        capped_L = np.minimum(high_L, max(most, min_rank))
+        high_L = capped_L if capped_L @ view.costs_L >= view.budget else high_L
+    raised_L = np.clip(least, low_L, high_L)
+    return (raised_L if raised_L @ view.costs_L <= view.budget else low_L), high_L
 
 
 def _check_signals(strategy: Strategy, view: SiteView) -> None:

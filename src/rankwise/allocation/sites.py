@@ -10,6 +10,8 @@ from typing import Literal
 
 import numpy as np
 
+from rankwise.errors import AllocationError
+
 SiteKind = Literal["attention", "mlp", "other"]
 
 
@@ -82,6 +84,24 @@ class SiteView:
     sites: Sequence[Site]
     signals: Mapping[Signal, np.ndarray] = field(default_factory=dict)
     """Only what the strategy's `needs` named; each array has L as its first axis."""
+    budget_params: int | None = None
+    """Stored adapter parameters that are to be spent. `allocate` fills it in; None where there is no budget yet."""
+
+    @property
+    def budget(self) -> int:
+        """`budget_params`, where a strategy cannot do without.
+
+        Raises:
+            AllocationError: the view has none.
+        """
+        if self.budget_params is None:
+            raise AllocationError("This strategy depends on the budget; give the view its budget_params.")
+        return self.budget_params
+
+    @property
+    def mean_rank(self) -> float:
+        """The uniform rank that the budget would buy: what published rules call r and bound ranks by."""
+        return float(self.budget / self.costs_L.sum())
 
     @property
     def layers_L(self) -> np.ndarray:

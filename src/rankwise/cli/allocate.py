@@ -69,7 +69,8 @@ def allocate(
     """Example: rankwise allocate --model nano --strategy linear_decay --rank 8
 
     Spread a parameter budget over a model's layers: the rank of every layer as a table and as a heat map, and with
-    --out as a configuration that PEFT loads. Strategies that measure nothing need no weights, only config.json.
+    --out as a configuration that PEFT loads. Strategies that measure nothing need no weights, only config.json;
+    weight_spectrum needs the weights, and those that measure on examples need --data too.
     """
     from rankwise.execution.workbench import Workbench
 
@@ -111,24 +112,30 @@ def _probe_examples() -> int:
 
 
 def _map_ranks(arm: "Arm", seed: int, bench: "Workbench", *, has_data: bool) -> "RankMap":
-    """From config.json alone, or measured on real weights and examples where the strategy asks for that."""
+    """From config.json alone, or measured on real weights, and on examples where the strategy asks for them."""
     from rankwise.models.sites import find_sites
+    from rankwise.probing.measure import measure
     from rankwise.study import Run
     from rankwise.training.allocate import plan_rank_map
 
     rate = arm.train.learning_rates[0]
     run = Run(arm=arm, learning_rate=rate, seed=seed, base_fingerprint="", data_fingerprint="")
     signals = sorted(arm.build_strategy().required_signals())
+    needs_data = any(signal.needs_data for signal in signals)
+    if has_data and not needs_data:
+        error_console.print(f"note: --data is not used, because {arm.strategy} looks at no examples", markup=False)
     if not signals:
-        if has_data:
-            error_console.print(f"note: --data is not used, because {arm.strategy} measures nothing", markup=False)
-        base = bench.shape(arm.base)
-        return plan_rank_map(run, find_sites(base.model, arm.targets), base.num_params, {})
+        shape = bench.shape(arm.base)
+        return plan_rank_map(run, find_sites(shape.model, arm.targets), shape.num_params, {})
+    if not needs_data:
+        base = bench.base(arm.base)
+        sites = find_sites(base.model, arm.targets)
+        return plan_rank_map(run, sites, base.num_params, measure(base.model, sites, (), signals).values)
     if not has_data:
         raise AllocationError(
             f"--data is missing: {arm.strategy} measures {', '.join(signals)} on training examples before it spreads "
-            "the budget. Name some, such as --data skills, or choose a strategy that measures nothing, such as "
-            "linear_decay."
+            "the budget. Name some, such as --data skills, or choose a strategy that looks at none, such as "
+            "linear_decay or weight_spectrum."
         )
     return bench.allocator(arm.base).allocate(run, bench.data(arm)).rank_map
 

@@ -188,7 +188,8 @@ class _StudyRun:
             self._train_pack(part)
 
     def _train_once(self, pack: Pack[SizedRun]) -> None:
-        runs = [self._allocate(run) for run in pack.items]
+        allocator = self.bench.allocator(pack.items[0].planned.run.arm.base)
+        runs = allocator.allocate_all((item.planned.run, item.data) for item in pack.items)
         ids = [run.run.id for run in runs]
         base = self.bench.base(runs[0].run.arm.base)
         labels = [f"{r.run.arm.name} lr {r.run.learning_rate:g} seed {r.run.seed}" for r in runs]
@@ -203,11 +204,6 @@ class _StudyRun:
         if self.should_stop() and self._left({item.planned.run.id: item for item in pack.items}):
             raise StudyStopped
         path.unlink(missing_ok=True)
-
-    def _allocate(self, run: SizedRun) -> AllocatedRun:
-        plan = run.planned
-        allocator = self.bench.allocator(plan.run.arm.base)
-        return allocator.allocate(plan.run, run.data)
 
     def _store(self, records: Sequence[Record], runs: Sequence[AllocatedRun]) -> None:
         """Adapters first: a run that the ledger calls finished has its adapter on disk."""

@@ -6,13 +6,14 @@ Each check raises AssertionError with the strategy's name and what it broke. L =
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import yaml
 from pydantic import ValidationError
 
-from rankwise.allocation.allocate import allocate
+from rankwise.allocation.allocate import allocate, bounds_of
 from rankwise.allocation.budget import resolve_budget
 from rankwise.allocation.rank_map import Scaling
 from rankwise.allocation.rank_view import RankView
@@ -34,7 +35,7 @@ _COLUMNS = 32
 
 
 def example_view(num_layers: int = 4, signal_of: Callable[[int], np.ndarray] | None = None) -> SiteView:
-    """A small decoder's sites with every signal there is.
+    """A small decoder's sites with every signal there is, and the budget of a uniform rank 8.
 
     Args:
         num_layers: blocks of five sites; 0 for a single site.
@@ -53,7 +54,11 @@ def example_view(num_layers: int = 4, signal_of: Callable[[int], np.ndarray] | N
         rows = np.sort(make(len(sites) * _COLUMNS).reshape(len(sites), _COLUMNS))[:, ::-1]
         return rows / max(rows.sum(axis=1).max(), 1.0) if signal is Signal.ACTIVATION_VARIANCE else rows.copy()
 
-    return SiteView(sites=tuple(sites), signals={signal: _frozen(values_of(signal)) for signal in Signal})
+    return SiteView(
+        sites=tuple(sites),
+        signals={signal: _frozen(values_of(signal)) for signal in Signal},
+        budget_params=resolve_budget(sites, rank=8),
+    )
 
 
 def check_strategy(strategy: Strategy) -> None:
@@ -92,10 +97,13 @@ def spends_the_budget_within_bounds(strategy: Strategy) -> None:
         rank_map = allocate(
             strategy, view, budget_params=budget, scaling=Scaling(), min_rank=min_rank, max_rank=max_rank
         )
-        bounds = [(site, min(site.max_rank, max_rank or site.max_rank)) for site in view.sites]
-        for got, (site, most) in zip(rank_map.ranks, bounds, strict=True):
-            _expect(min_rank <= got <= most, strategy, f"rank {got} at {site.name} is outside {min_rank} to {most}")
-        open_costs = [site.cost for got, (site, most) in zip(rank_map.ranks, bounds, strict=True) if got < most]
+        low_L, high_L = bounds_of(strategy, replace(view, budget_params=budget), min_rank, max_rank)
+        for got, site, least, most in zip(rank_map.ranks, view.sites, low_L, high_L, strict=True):
+            _expect(least <= got <= most, strategy, f"rank {got} at {site.name} is outside {least} to {most}")
+            _expect(min_rank <= least <= most <= (max_rank or most), strategy, "widened the bounds of the budget")
+        open_costs = [
+            site.cost for got, site, most in zip(rank_map.ranks, view.sites, high_L, strict=True) if got < most
+        ]
         _expect(
             0 <= rank_map.residual_params < min(open_costs, default=sys.maxsize),
             strategy,
@@ -128,6 +136,7 @@ def follows_a_reordering(strategy: Strategy) -> None:
     moved = SiteView(
         sites=tuple(view.sites[i] for i in order),
         signals={signal: _frozen(values[order]) for signal, values in view.signals.items()},
+        budget_params=view.budget_params,
     )
     same = np.allclose(strategy.ideal_ranks(view)[order], strategy.ideal_ranks(moved), rtol=1e-12, atol=0)
     _expect(same, strategy, "gave a site another preference when the sites came in another order")
@@ -138,7 +147,7 @@ def asks_for_what_it_reads(strategy: Strategy) -> None:
     view = example_view()
     required = {signal: values for signal, values in view.signals.items() if signal in strategy.required_signals()}
     try:
-        ideal_L = strategy.ideal_ranks(SiteView(sites=view.sites, signals=required))
+        ideal_L = strategy.ideal_ranks(replace(view, signals=required))
     except KeyError as error:
         raise AssertionError(f"{type(strategy).__name__} reads {error}, which `needs` does not name.") from error
     _expect(np.array_equal(ideal_L, strategy.ideal_ranks(view)), strategy, "reads signals that `needs` does not name")

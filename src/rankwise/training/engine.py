@@ -53,9 +53,12 @@ class AllocatedRun:
     run: Run
     rank_map: RankMap
     data: PreparedData
-    probe_wall_s: float = 0.0
     initial: InitialAdapter | None = None
     """Where the adapter starts; None: drawn from the run's seed."""
+    probe_wall_s: float = 0.0
+    """Time that measuring what its strategy and its initialisation need took, whether or not others needed it too."""
+    probe_peak_memory_bytes: int = 0
+    """Peak memory meanwhile, of the process or the device; 0 where nothing was measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +175,7 @@ class _PackTraining:
                 params=sum(site.params for site in sites),
                 residual_params=r.rank_map.budget_params - sum(site.params for site in sites),
                 probe_wall_s=r.probe_wall_s,
+                probe_peak_memory_bytes=r.probe_peak_memory_bytes,
             )
             for r, sites in zip(self.runs, audited, strict=True)
         ]

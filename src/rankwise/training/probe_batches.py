@@ -23,9 +23,8 @@ PROBE_BATCHES = 8
 
 def probe_batches(base: LoadedBase, run: Run, data: PreparedData) -> Iterator[ProbeBatch]:
     """At most PROBE_BATCHES batches on the bare base model, each of the run's own batch size."""
-    train = run.arm.train
-    order = BatchOrder(num_examples=len(data.train), batch_size=train.batch_size, epochs=train.epochs, seed=run.seed)
-    for step in range(min(PROBE_BATCHES, order.num_steps)):
+    order = _order(run, data)
+    for step in range(num_probe_batches(run, data)):
         rows = [Row(0, data.train[index]) for index in order.batch(step)]
         longest = max(row.num_tokens for row in rows)
         (batch,) = micro_batches(rows, longest * len(rows), base.device)
@@ -35,6 +34,16 @@ def probe_batches(base: LoadedBase, run: Run, data: PreparedData) -> Iterator[Pr
             real_NT=torch.arange(longest, device=base.device) < lengths_N[:, None],
             answer_NT=batch.answer_NT,
         )
+
+
+def num_probe_batches(run: Run, data: PreparedData) -> int:
+    """PROBE_BATCHES, or all of a shorter training."""
+    return min(PROBE_BATCHES, _order(run, data).num_steps)
+
+
+def _order(run: Run, data: PreparedData) -> BatchOrder:
+    train = run.arm.train
+    return BatchOrder(num_examples=len(data.train), batch_size=train.batch_size, epochs=train.epochs, seed=run.seed)
 
 
 def _mean_loss(base: LoadedBase, batch: MicroBatch) -> torch.Tensor:

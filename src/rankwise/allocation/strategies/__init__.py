@@ -9,8 +9,12 @@ from pydantic import ValidationError
 from rankwise.allocation.strategies.adalora import AdaLora
 from rankwise.allocation.strategies.base import Strategy
 from rankwise.allocation.strategies.by_kind import AttentionHeavy, MlpHeavy
+from rankwise.allocation.strategies.early_gradient_spectrum import EarlyGradientSpectrum
 from rankwise.allocation.strategies.elastic import Elastic
 from rankwise.allocation.strategies.empirical import Empirical
+from rankwise.allocation.strategies.eva import Eva
+from rankwise.allocation.strategies.fisher import Fisher
+from rankwise.allocation.strategies.gora import Gora
 from rankwise.allocation.strategies.inverted import Inverted
 from rankwise.allocation.strategies.l1 import L1
 from rankwise.allocation.strategies.linear import LinearDecay, LinearGrowth
@@ -18,6 +22,7 @@ from rankwise.allocation.strategies.random import Random
 from rankwise.allocation.strategies.shuffled import Shuffled
 from rankwise.allocation.strategies.truncate import Truncate
 from rankwise.allocation.strategies.uniform import Uniform
+from rankwise.allocation.strategies.weight_spectrum import WeightSpectrum
 from rankwise.errors import AllocationError
 
 __all__ = ["STRATEGIES", "Strategy", "build_strategy", "name_of"]
@@ -29,6 +34,11 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "attention_heavy": AttentionHeavy,
     "mlp_heavy": MlpHeavy,
     "empirical": Empirical,
+    "eva": Eva,
+    "gora": Gora,
+    "fisher": Fisher,
+    "weight_spectrum": WeightSpectrum,
+    "early_gradient_spectrum": EarlyGradientSpectrum,
     "adalora": AdaLora,
     "elastic": Elastic,
     "l1": L1,

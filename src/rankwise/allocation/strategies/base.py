@@ -34,6 +34,13 @@ class Strategy(BaseModel, frozen=True, extra="forbid"):
         """Preferences (L,): non-negative, finite, not all zero. Only their ratios matter; `fit` spends the budget."""
         raise NotImplementedError
 
+    def rank_bounds(self, sites: SiteView) -> tuple[int, int | None]:
+        """Smallest and largest rank of any site where the published rule has such bounds; None: no largest.
+
+        They hold beside those of the budget, which come first, and as far as the budget can be spent within them.
+        """
+        return 0, None
+
     def required_signals(self) -> frozenset[Signal]:
         """`needs`, and those of a wrapped strategy where there is one."""
         return self.needs
@@ -138,3 +145,9 @@ def _is_long_enough(mover: RankMover, num_steps: int) -> bool:
     """At least one step is measured before ranks are final, and ranks may move after at least one."""
     first, last = mover.phases(num_steps)
     return (last >= 2 and first < last <= num_steps) or (first + 1 == last == num_steps >= 1)
+
+
+def relative_to_largest(values_L: np.ndarray) -> np.ndarray:
+    """Preferences proportional to `values_L`, at most 1; equal where all values are zero and say nothing."""
+    largest = values_L.max()
+    return values_L / largest if largest > 0 else np.ones_like(values_L)

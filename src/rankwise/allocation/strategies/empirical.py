@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from rankwise.allocation.sites import Signal, SiteView
-from rankwise.allocation.strategies.base import Strategy
+from rankwise.allocation.strategies.base import Strategy, relative_to_largest
 
 
 class Empirical(Strategy):
@@ -24,5 +24,4 @@ class Empirical(Strategy):
 
     def ideal_ranks(self, sites: SiteView) -> np.ndarray:
         gradient_L = np.asarray(sites.signals[Signal.GRADIENT_RMS], dtype=np.float64)
-        largest = gradient_L.max()
-        return (gradient_L / largest) ** self.power if largest > 0 else np.ones_like(gradient_L)
+        return relative_to_largest(gradient_L) ** self.power

@@ -31,6 +31,9 @@ class Inverted(Strategy):
     def required_signals(self) -> frozenset[Signal]:
         return self.of.required_signals()
 
+    def rank_bounds(self, sites: SiteView) -> tuple[int, int | None]:
+        return self.of.rank_bounds(sites)
+
     def ideal_ranks(self, sites: SiteView) -> np.ndarray:
         ideal_L = self.of.ideal_ranks(sites)
         _, level_L, num_equal = np.unique(ideal_L, return_inverse=True, return_counts=True)

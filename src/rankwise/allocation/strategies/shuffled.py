@@ -35,6 +35,9 @@ class Shuffled(Strategy):
     def required_signals(self) -> frozenset[Signal]:
         return self.of.required_signals()
 
+    def rank_bounds(self, sites: SiteView) -> tuple[int, int | None]:
+        return self.of.rank_bounds(sites)
+
     def ideal_ranks(self, sites: SiteView) -> np.ndarray:
         return self.of.ideal_ranks(sites)[self._source(sites.sites)]
 
