@@ -53,9 +53,9 @@ def test_the_page_shows_arms_packs_memory_totals_and_what_can_be_shown(study_fil
     assert result.exit_code == 0, result.output
     text = " ".join(result.stdout.split())
     for words in (
-        "on 42 layers (all-linear)",
-        "uniform 2 61,440 0 1 of 2 2 + 7",
-        "empirical after probing ≤ 61,440 – 1 of 2 2 + 7",
+        "on 56 layers (all-linear)",
+        "uniform 2 81,920 0 1 of 2 2 + 7",
+        "empirical after probing ≤ 81,920 – 1 of 2 2 + 7",
         "1 learning rates 6 4",
         "2–3 the report 10–11 4",
         "AdamW's two averages",
@@ -71,8 +71,8 @@ def test_the_page_shows_arms_packs_memory_totals_and_what_can_be_shown(study_fil
 def test_targets_and_strategies_are_told_where_arms_differ_in_them(study_file):
     arms = "[uniform, {name: heads, strategy: uniform, targets: attention}]"
     text = " ".join(run("plan", study_file(arms=arms)).stdout.split())
-    assert "heads (uniform) attention (24) 2" in text
-    assert "uniform all-linear (42) 2" in text
+    assert "heads (uniform) attention (32) 2" in text
+    assert "uniform all-linear (56) 2" in text
 
 
 def test_nothing_is_written(study_file, tmp_path):
@@ -118,7 +118,7 @@ def test_limits_shape_the_packs(study_file):
         ("base: {model: /no/such/folder}\n", (), ["no folder /no/such/folder"]),
         ("data: {source: none.json}\n", (), ["no file none.json"]),
         ("targets: q_prj\n", (), ["q_prj", "q_proj"]),
-        ("budget: {params: 10}\n", (), ["params 10 is below 30,720"]),
+        ("budget: {params: 10}\n", (), ["params 10 is below 40,960"]),
         ("sedes: 3\n", (), ["sedes", "seeds"]),
     ],
 )
