@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from rankwise.ledger.results import CurvePoint
+from rankwise.records import RanksRevised
 from rankwise.reporting.comparison import compare_arms
 from rankwise.reporting.stability import grad_spikes, loss_spikes, step_norms
 from rankwise.reporting.stability_section import stability_section
@@ -69,6 +70,18 @@ def test_an_arm_that_starts_elsewhere_is_given_no_expectation(full_study):
     rows = {line.split(" | ")[0].removeprefix("| "): line for line in text[text.index("### Size") :].splitlines()}
     assert ";" not in rows["empirical"]
     assert ";" in rows["linear_decay"]
+
+
+def test_an_arm_whose_ranks_move_is_given_no_expectation(full_study):
+    def moving(run):
+        if run.arm != "linear_decay" or not run.outcomes:
+            return run
+        return replace(run, revisions=(RanksRevised(run_id=run.id, step=3, ranks=run.spent_ranks),))
+
+    text = stability_section(compare_arms(replace(full_study, runs=tuple(map(moving, full_study.runs)))))
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in text[text.index("### Size") :].splitlines()}
+    assert ";" not in rows["linear_decay"]
+    assert ";" in rows["empirical"]
 
 
 def test_training_that_was_worse_than_its_start_is_seen(full_study):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rankwise.errors import ReportError
+from rankwise.ledger import open_ledger
 from rankwise.reporting import write as write_module
 from rankwise.reporting.figures import FIGURES
 from rankwise.reporting.write import write_report
@@ -186,6 +188,16 @@ def test_a_folder_without_permission_is_refused(build_study, tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(ReportError, match="Permission denied"):
         write_report(build_study(ARMS[:1], num_seeds=1, num_layers=1), tmp_path / "out")
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_ledgers_of_every_version_give_a_report(version, tmp_path, no_figures):
+    path = shutil.copy(GOLDEN.parents[1] / "ledger" / "assets" / f"{version}.sqlite", tmp_path / "ledger.db")
+    with open_ledger(str(path)) as ledger:
+        text = write_report(ledger.study_results("sample"), tmp_path / "out").results.read_text("utf-8")
+    assert "## Stability" in text
+    assert ("Size of steps" in text) == (version != "v1")
+    assert ("ended before adapters were read back again" in text) == (version == "v1")
 
 
 def test_reporting_needs_neither_torch_nor_pyplot():

@@ -69,7 +69,7 @@ def _step_sizes(arms: Sequence[ArmComparison], baseline: ArmComparison) -> str:
         "arms' as multiples of it. In brackets the multiple of the first step, when `up` is still zero, and the one "
         "expected of it from lr · f · s · sqrt(r · out), sites added as squares (s scale, r rank, f learning-rate "
         "factor of `up`): Adam moves every entry of `up` by about lr · f, and the step is that times `down`. Expected "
-        "only of arms that start as the baseline does."
+        "only of arms whose ranks stay and that start as the baseline does."
     )
     text = "\n### Size of steps\n\n" + table(("Arm", *map(escape, groups)), rows, "l" + "r" * len(groups)) + "\n"
     return text + bullets((note, *_agreement([_multiples(arm, baseline, group) for arm in others for group in groups])))
@@ -91,8 +91,14 @@ def _multiples(arm: ArmComparison, baseline: ArmComparison, group: str) -> _Mult
     return _Multiples(
         _ratio(mine.step_of_group.get(group), theirs.step_of_group.get(group)),
         _ratio(mine.first_step_of_group.get(group), theirs.first_step_of_group.get(group)),
-        expected if arm.audit.init == baseline.audit.init else None,
+        expected if _starts_alike(arm, baseline) else None,
     )
+
+
+def _starts_alike(arm: ArmComparison, baseline: ArmComparison) -> bool:
+    """Whether the formula holds for both, and the same constant in it: ranks stay, and `down` is drawn alike."""
+    moved = any(found.num_revisions and found.num_revisions.high for found in (arm.audit, baseline.audit))
+    return arm.audit.init == baseline.audit.init and not moved
 
 
 def _ratio(value: float | None, reference: float | None) -> float | None:
