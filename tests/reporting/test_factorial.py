@@ -89,6 +89,19 @@ def test_arms_of_another_budget_take_no_part(build_study):
     assert len(factorial.arms) == 6
 
 
+def test_learning_rate_factors_are_a_factor_named_by_what_is_not_neutral(build_study):
+    study = crossed(build_study, num_seeds=3, rates=(3e-4,))
+    layer_wise = {"first": 1.0, "last": 0.5, "attention": 1.0, "mlp": 1.0, "rank_power": 0.0}
+    changed = {"lr_factors": layer_wise, "lora_plus_ratio": 16.0}
+    arms = [
+        {**arm, "scaling": SCALINGS[0], "train": {**arm["train"], **changed}} if "constant" in arm["name"] else arm
+        for arm in study.study["arms"]
+    ]
+    factorial = compare_arms(replace(study, study={**study.study, "arms": arms})).factorial
+    assert factorial.factors["layer-wise learning rates"] == ("none", "last 0.5, lora_plus_ratio 16")
+    assert len(factorial.arms) == 8
+
+
 def test_one_factor_is_no_factorial(full_study):
     assert compare_arms(full_study).factorial is None
     assert main_effects_section(compare_arms(full_study)) == ""

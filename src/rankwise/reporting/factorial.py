@@ -68,7 +68,8 @@ def _company(results: StudyResults, baseline: str) -> list[str]:
 def _rest(settings: Settings) -> Settings:
     """What is no factor."""
     names = ("name", "strategy", "strategy_settings", "init", "scaling", "train")
-    train = {key: value for key, value in settings["train"].items() if key not in ("learning_rates", "lr_factors")}
+    rates = ("learning_rates", "lr_factors", "lora_plus_ratio")
+    train = {key: value for key, value in settings["train"].items() if key not in rates}
     return {key: value for key, value in settings.items() if key not in names} | {"train": train}
 
 
@@ -78,7 +79,7 @@ def _levels(results: StudyResults, arm: str) -> dict[str, str]:
         "allocation": _allocation_in_words(settings),
         "initialisation": init_in_words(settings.get("init", "kaiming")),
         "scaling": scaling_in_words(settings.get("scaling", {})),
-        "layer-wise learning rates": _factors_in_words(settings["train"].get("lr_factors")),
+        "layer-wise learning rates": _factors_in_words(settings["train"]),
         "learning rate": format_rate(rates[0]) if len(rates) == 1 else "tuned",
     }
 
@@ -90,11 +91,12 @@ def _allocation_in_words(settings: Settings) -> str:
     return f"{settings['strategy']} ({listed})" if listed else str(settings["strategy"])
 
 
-def _factors_in_words(factors: object) -> str:
-    if not isinstance(factors, Mapping):
-        return "none" if factors is None else _short(factors)
-    listed = ", ".join(f"{key} {_short(value)}" for key, value in factors.items() if value is not None)
-    return listed or "none"
+def _factors_in_words(train: Settings) -> str:
+    """`rank_power 0.5`; `none` where every site and matrix learns at the run's rate."""
+    factors = {**(train.get("lr_factors") or {}), "lora_plus_ratio": train.get("lora_plus_ratio", 1.0)}
+    neutral = {"rank_power": 0.0}
+    listed = [f"{key} {_short(value)}" for key, value in factors.items() if value != neutral.get(key, 1.0)]
+    return ", ".join(listed) or "none"
 
 
 def _short(value: object) -> str:
