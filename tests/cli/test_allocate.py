@@ -203,3 +203,9 @@ def test_a_folder_is_not_overwritten_by_a_file(tmp_path):
     assert "is a folder" in message
     assert "adapter_config.json" in message
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_strategy_without_a_map_before_training_says_so():
+    message = refused("--strategy", "adalora", "--rank", "4")
+    assert "its ranks move while a run trains" in message
+    assert "rankwise train --strategy adalora" in message

@@ -136,3 +136,56 @@ def test_what_cannot_be_trained_is_refused_in_one_paragraph(study_file, tmp_path
 
 def test_every_term_of_the_memory_prediction_is_explained():
     assert set(TERMS) == {field.name for field in fields(MemoryEstimate)}
+
+
+def test_a_dynamic_arm_shows_what_it_stores_and_what_it_holds(study_file):
+    file = study_file(
+        arms="[uniform, {strategy: adalora, train: {epochs: 3}}, {strategy: elastic, train: {epochs: 3}}]"
+    )
+    result = run("plan", file)
+    assert result.exit_code == 0, result.output
+    text = " ".join(result.stdout.split())
+    for words in (
+        "ranks params held unspent",
+        "uniform 2 61,440 61,440 0",
+        "adalora while training ≤ 61,440 92,160 –",
+        "elastic while training ≤ 61,440 122,880 –",
+        "Ranks of adalora, elastic move while training and end at the budget",
+    ):
+        assert words in text, words
+    document = json.loads(run("plan", file, "--json").stdout)
+    held = {r["arm"]: (r["budget_params"], r["held_params"], r["params"], r["moves_ranks"]) for r in document["runs"]}
+    assert held["uniform"] == (61440, 61440, 61440, False)
+    assert held["adalora"] == (61440, 92160, None, True)
+
+
+def test_memory_is_planned_for_what_a_dynamic_arm_holds(study_file):
+    def adapters(arms: str) -> dict[str, int]:
+        document = json.loads(run("plan", study_file(arms=arms), "--json").stdout)
+        return document["packs"][-1]["memory_terms"]
+
+    uniform = adapters("[uniform]")
+    wide = adapters("[{name: uniform, strategy: truncate, wide_factor: 2}]")
+    gated = adapters("[{name: uniform, strategy: adalora, start_factor: 2, train: {epochs: 3}}]")
+    assert wide["adapters_bytes"] == 2 * uniform["adapters_bytes"]
+    assert wide["optimizer_bytes"] == 2 * uniform["optimizer_bytes"]
+    assert gated["adapters_bytes"] == 2 * wide["adapters_bytes"], "gate x down is a tensor of its own"
+    assert gated["optimizer_bytes"] == 2 * wide["optimizer_bytes"], "sensitivity and uncertainty of every weight"
+
+
+@pytest.mark.parametrize("command", ["plan", "study"])
+def test_runs_too_short_for_a_schedule_are_refused_before_anything_is_trained(study_file, command, tmp_path):
+    result = run(command, study_file(arms="[uniform, {strategy: adalora}]"))
+    assert result.exit_code == 2
+    message = " ".join(result.output.split())
+    assert "arm adalora (adalora): a run of 4 optimizer steps is too short for its schedule" in message
+    assert "at least 5 steps are needed" in message
+    assert "Traceback" not in message
+    assert not list(tmp_path.rglob("adapter_model.safetensors"))
+
+
+def test_a_start_that_a_dynamic_strategy_cannot_take_is_refused_on_its_line(study_file):
+    result = run("plan", study_file(arms="[uniform, {strategy: elastic, init: gaussian}]"))
+    assert result.exit_code == 2
+    message = " ".join(result.output.split())
+    assert 'study.yaml:8: arms[1].init is "gaussian": elastic draws singular triplets of its own' in message

@@ -31,6 +31,11 @@ SETTINGS = [
     ("random", {"draw": 7, "contrast": 50.0}),
     ("shuffled", {"of": {"strategy": "linear_decay", "last": 0.1}, "draw": 2}),
     ("inverted", {"of": "attention_heavy"}),
+    ("adalora", {"start_factor": 3, "initial_frac": 0, "final_frac": 0, "interval_frac": 0.1}),
+    ("elastic", {"num_moved": 40, "per_site": 5, "room_factor": 1.5}),
+    ("truncate", {"wide_factor": 1.1}),
+    *(("shuffled", {"of": name, "draw": 3}) for name in ("adalora", "elastic", "l1", "truncate")),
+    *(("inverted", {"of": name}) for name in ("adalora", "elastic", "l1", "truncate")),
 ]
 
 

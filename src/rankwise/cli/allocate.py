@@ -120,7 +120,14 @@ def _map_ranks(arm: "Arm", seed: int, bench: "Workbench", *, has_data: bool) -> 
 
     rate = arm.train.learning_rates[0]
     run = Run(arm=arm, learning_rate=rate, seed=seed, base_fingerprint="", data_fingerprint="")
-    signals = sorted(arm.build_strategy().required_signals())
+    strategy = arm.build_strategy()
+    if strategy.mover() is not None:
+        raise AllocationError(
+            f"--strategy {arm.strategy} has no rank map to show: its ranks move while a run trains. `rankwise train "
+            f"--strategy {arm.strategy}` trains one and writes the ranks it ended with; `rankwise plan` shows what it "
+            "holds until then. Choose a strategy that decides before training, such as linear_decay."
+        )
+    signals = sorted(strategy.required_signals())
     needs_data = any(signal.needs_data for signal in signals)
     if has_data and not needs_data:
         error_console.print(f"note: --data is not used, because {arm.strategy} looks at no examples", markup=False)

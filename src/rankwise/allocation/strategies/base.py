@@ -136,15 +136,17 @@ def check_steps(mover: RankMover, name: str, num_steps: int) -> None:
     wanted = f"at least {needed} steps are needed" if needed else "no number of steps would do with these settings"
     raise AllocationError(
         f"{name}: a run of {num_steps} optimizer steps is too short for its schedule (ranks would move after step "
-        f"{phases.first} and be final after step {phases.last}, with a measurement in between); {wanted}. Raise "
+        f"{phases.first} and be final after step {phases.last}, with measurements before that); {wanted}. Raise "
         f"train.epochs, lower train.batch_size, or change the strategy's shares of the run."
     )
 
 
 def _is_long_enough(mover: RankMover, num_steps: int) -> bool:
-    """At least one step is measured before ranks are final, and ranks may move after at least one."""
+    """Ranks may move after at least one step, and before they are final something was measured of weights that moved:
+    the first step of a warm-up moves nothing."""
     first, last = mover.phases(num_steps)
-    return (last >= 2 and first < last <= num_steps) or (first + 1 == last == num_steps >= 1)
+    least = 1 if mover.mechanics().importance == "singular_value" else 3
+    return max(first + 1, least) <= last <= num_steps
 
 
 def relative_to_largest(values_L: np.ndarray) -> np.ndarray:
