@@ -157,7 +157,7 @@ def test_weights_are_looked_at_without_examples():
         document = allocated("--strategy", "weight_spectrum", "--setting", f"measure={measure}", *options)
         assert document["residual_params"] == 0
         assert len({site["rank"] for site in document["sites"]}) > 1
-    assert len(allocated("--strategy", "inverted", "--setting", "of=weight_spectrum", *options)["sites"]) == 12
+    assert len(allocated("--strategy", "inverted", "--setting", "of=weight_spectrum", *options)["sites"]) == 16
     noted = run("--strategy", "weight_spectrum", "--data", "skills", "--json", *options)
     assert "--data is not used" in noted.stderr
 
@@ -183,7 +183,7 @@ def test_data_that_no_strategy_reads_is_noted():
         (("--strategy", "linear_decay", "--rank", "8", "--setting", "first"), ["KEY=VALUE"]),
         (("--strategy", "uniform", "--rank", "8", "--alpha", "-1"), ["alpha", "-1"]),
         (("--strategy", "uniform", "--rank", "8", "--targets", "q_prj"), ["q_prj", "q_proj"]),
-        (("--strategy", "uniform", "--params", "10"), ["params 10", "30,720", "fewer targets"]),
+        (("--strategy", "uniform", "--params", "10"), ["params 10", "40,960", "fewer targets"]),
         (("--strategy", "uniform", "--rank", "8", "--min-rank", "9", "--max-rank", "4"), ["max_rank", "min_rank"]),
     ],
 )

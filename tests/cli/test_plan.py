@@ -147,16 +147,16 @@ def test_a_dynamic_arm_shows_what_it_stores_and_what_it_holds(study_file):
     text = " ".join(result.stdout.split())
     for words in (
         "ranks params held unspent",
-        "uniform 2 61,440 61,440 0",
-        "adalora while training ≤ 61,440 92,160 –",
-        "elastic while training ≤ 61,440 122,880 –",
+        "uniform 2 81,920 81,920 0",
+        "adalora while training ≤ 81,920 122,880 –",
+        "elastic while training ≤ 81,920 163,840 –",
         "Ranks of adalora, elastic move while training and end at the budget",
     ):
         assert words in text, words
     document = json.loads(run("plan", file, "--json").stdout)
     held = {r["arm"]: (r["budget_params"], r["held_params"], r["params"], r["moves_ranks"]) for r in document["runs"]}
-    assert held["uniform"] == (61440, 61440, 61440, False)
-    assert held["adalora"] == (61440, 92160, None, True)
+    assert held["uniform"] == (81920, 81920, 81920, False)
+    assert held["adalora"] == (81920, 122880, None, True)
 
 
 def test_memory_is_planned_for_what_a_dynamic_arm_holds(study_file):
