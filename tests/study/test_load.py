@@ -150,6 +150,28 @@ def test_a_number_of_tuning_seeds_starts_after_every_seed_that_a_number_can_give
             '13: arms[2].init is "pissa": it takes its initial product off the base weight, which is stored as nf4 and '
             "shared; use kaiming, gaussian, eva or gora, or base.quantization none.",
         ),
+        (
+            "    first: 2",
+            "    train: {lr_factors: {frist: 2.0}}",
+            "13: arms[2].train.lr_factors.frist is not a setting of lr_factors; did you mean first? Allowed: first, last, "
+            "attention, mlp, rank_power.",
+        ),
+        (
+            "    first: 2",
+            "    train: {lr_factors: {mlp: 0}}",
+            "13: arms[2].train.lr_factors.mlp is 0; it should be greater",
+        ),
+        (
+            "    first: 2",
+            "    train: {lr_factors: {rank_power: 9}}",
+            "rank_power is 9; it should be less than or equal to 4.",
+        ),
+        ("    first: 2", "    train: {lr_factors: 2}", "13: arms[2].train.lr_factors is 2; it should be a mapping"),
+        (
+            "    first: 2",
+            "    train: {lora_plus_ratio: -1}",
+            "13: arms[2].train.lora_plus_ratio is -1; it should be greater",
+        ),
         ("linear_decay\n    first: 2", "shuffled\n    of: unifrom", "did you mean 'uniform'"),
         ("seeds: 3", "", "1: seeds is missing; a study needs its number of seeds, such as 8."),
         (

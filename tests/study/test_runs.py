@@ -54,7 +54,7 @@ def others(value: Any) -> list[Any]:
             return [value[:1], [item / 2 for item in value if isinstance(item, float)], ["another"]]
         case dict():
             return [{"key": 1}]
-    return [0.5, 3, "another"]
+    return [0.5, 3, "another", {"first": 2.0}]
 
 
 def changed(name: str) -> Arm:

@@ -13,7 +13,16 @@ from pydantic import BaseModel
 
 from rankwise.allocation.rank_map import Scaling
 from rankwise.allocation.strategies import STRATEGIES
-from rankwise.study.config import Arm, BaseSettings, BudgetSettings, CompareSettings, DataSettings, Study, TrainSettings
+from rankwise.study.config import (
+    Arm,
+    BaseSettings,
+    BudgetSettings,
+    CompareSettings,
+    DataSettings,
+    LrFactors,
+    Study,
+    TrainSettings,
+)
 from rankwise.study.document import read_document
 from rankwise.study.load import parse_study
 from rankwise.study.overrides import SHARED_KEYS, STUDY_KEYS
@@ -81,6 +90,12 @@ def test_every_key_of_a_section_is_described(section):
     found = rows(part(f"`{section}`"), 4)
     assert [row[0].strip("`") for row in found] == list(SECTIONS[section].model_fields)
     check(found, SECTIONS[section])
+
+
+def test_every_learning_rate_factor_is_described():
+    found = rows(part("`train.lr_factors`"), 4)
+    assert [row[0].strip("`") for row in found] == list(LrFactors.model_fields)
+    check(found, LrFactors)
 
 
 def test_every_key_of_the_file_is_described():

@@ -24,16 +24,18 @@ class Place:
     def num_params(self) -> int:
         return self.rank * self.site.cost
 
+    def slices(self) -> tuple[slice, slice]:
+        """Where `down` and `up` lie in a row."""
+        middle = self.offset + self.rank * self.site.in_features
+        return slice(self.offset, middle), slice(middle, self.offset + self.num_params)
+
     def views(self, flat_KP: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`down` (K, R, D) and `up` (K, F, R) as views of the flat rows."""
-        down_size = self.rank * self.site.in_features
-        up_size = self.rank * self.site.out_features
-        down = flat_KP[:, self.offset : self.offset + down_size]
-        up = flat_KP[:, self.offset + down_size : self.offset + down_size + up_size]
+        down, up = self.slices()
         num_slots = flat_KP.shape[0]
         return (
-            down.view(num_slots, self.rank, self.site.in_features),
-            up.view(num_slots, self.site.out_features, self.rank),
+            flat_KP[:, down].view(num_slots, self.rank, self.site.in_features),
+            flat_KP[:, up].view(num_slots, self.site.out_features, self.rank),
         )
 
 

@@ -144,6 +144,13 @@ class AdapterPack:
                 down, up = self._layout.place(site.name).views(flat_P[None])
                 yield site, down[0, :num], up[0, :, :num]
 
+    def slices(self, slot: int) -> Iterator[tuple[Site, slice, slice]]:
+        """The sites of a slot in the order of its row, and where `down` and `up` lie in it, padding included."""
+        places = self.plans[slot].places()
+        for place in self._layout.places:
+            if places.get(place.site):
+                yield place.site, *place.slices()
+
     def gate_views(self, slot: int, flat_C: torch.Tensor) -> Iterator[tuple[Site, torch.Tensor]]:
         """A row that lies like the gates, site by site in the order of `slot_views`: (r,) each."""
         assert self.gates is not None

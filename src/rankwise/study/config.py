@@ -119,6 +119,21 @@ class BudgetSettings(Settings):
             raise ValueError(f"max_rank ({self.max_rank}) is below min_rank ({self.min_rank})")
 
 
+class LrFactors(Settings):
+    """What the learning rate of a site is multiplied with: by depth, times by kind, times by rank."""
+
+    first: PositiveFloat = 1.0
+    """Factor of the first block's sites; between the first and the last it is linear in depth."""
+    last: PositiveFloat = 1.0
+    """Factor of the last block's sites."""
+    attention: PositiveFloat = 1.0
+    """Factor of attention sites."""
+    mlp: PositiveFloat = 1.0
+    """Factor of MLP sites."""
+    rank_power: float = Field(0.0, ge=-4, le=4)
+    """Exponent on a site's rank relative to the mean rank of the sites: -0.5 slows wide sites down, 0 does nothing."""
+
+
 class TrainSettings(Settings):
     """How a run is trained."""
 
@@ -140,6 +155,10 @@ class TrainSettings(Settings):
     """AdamW's term in the denominator."""
     clip_norm: PositiveFloat | None = 1.0
     """Largest norm of one run's whole gradient; None: never clipped."""
+    lora_plus_ratio: PositiveFloat = 1.0
+    """LoRA+ (arXiv:2402.12354): the learning rate of every `up` is this times that of its `down`; its paper uses 16."""
+    lr_factors: LrFactors | None = None
+    """Layer-wise learning rates, such as {first: 1.0, last: 0.5}; None: the same everywhere."""
     eval_every_frac: float = Field(0.25, gt=0, le=1)
     """Validation loss is measured each time this share of the steps is done, and at the end."""
 

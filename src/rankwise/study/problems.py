@@ -4,13 +4,13 @@ import difflib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from rankwise.allocation.strategies import STRATEGIES
-from rankwise.study.config import Arm, CompareSettings, Study, conflicts
+from rankwise.study.config import Arm, CompareSettings, Study, TrainSettings, conflicts
 from rankwise.study.document import Document, KeyPath
 from rankwise.study.overrides import ARM_KEYS, FIRST_TUNING_SEED, STRATEGY_KEY, STUDY_KEYS, written_at
 
@@ -129,8 +129,9 @@ def _keys_of(section: KeyPath) -> Sequence[str]:
     """What may stand in a section of a study file."""
     if not section:
         return STUDY_KEYS
-    field = {**Arm.model_fields, **Study.model_fields}.get(str(section[-1]))
-    return tuple(getattr(field.annotation, "model_fields", ())) if field else ()
+    field = {**TrainSettings.model_fields, **Arm.model_fields, **Study.model_fields}.get(str(section[-1]))
+    forms = (field.annotation, *get_args(field.annotation)) if field else ()
+    return tuple(key for form in forms for key in getattr(form, "model_fields", ()))
 
 
 def _arms(full: dict[str, Any]) -> list[dict[str, Any]]:

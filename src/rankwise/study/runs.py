@@ -20,6 +20,10 @@ NOT_IDENTITY: Final[dict[str, Any]] = {
 """Settings of an arm that its runs' ids leave out. In doubt a setting stays in: to train again costs less than to
 take another run's result."""
 
+NEUTRAL: Final[dict[str, Any]] = {"lora_plus_ratio": 1.0, "lr_factors": None}
+"""Settings of `train` that came after the first ledgers: left out where they do nothing, so older runs keep their
+ids."""
+
 Purpose = Literal["tuning", "report"]
 
 
@@ -48,9 +52,12 @@ class Run(Settings):
 
         Left out is only what cannot change the result, so a run that two studies share is trained once: names (of the
         arm, of the study), the other candidates for the learning rate, and where the base model and the examples came
-        from, because their fingerprints say what they are.
+        from, because their fingerprints say what they are; and later settings that do nothing (`NEUTRAL`).
         """
         arm = self.arm.model_dump(mode="json", exclude=NOT_IDENTITY)
+        arm["train"] = {
+            key: value for key, value in arm["train"].items() if key not in NEUTRAL or value != NEUTRAL[key]
+        }
         return {
             "numerics": NUMERICS_VERSION,
             "arm": arm,

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -36,13 +36,16 @@ from rankwise.records import (
     RunDiverged,
     RunFailed,
     RunFinished,
+    SiteAllocation,
     StepDone,
 )
 from rankwise.study.runs import Run
 from rankwise.training.audit import RankHistory, audit_run
 from rankwise.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from rankwise.training.dynamic import MovingRanks
+from rankwise.training.site_rates import SiteRates, site_rates
 from rankwise.training.slot import Slot
+from rankwise.training.stepped_row import Part
 from rankwise.training.trace import Tracer, is_traced
 
 
@@ -141,7 +144,15 @@ class _PackTraining:
         self.tracer = Tracer(self.pack)
         self.histories = [RankHistory.of(r.rank_map) for r in self.runs]
         self.slots = [
-            Slot(k, r.run, r.data.train, self.pack.weights_KP[k], self.pack.grads_KP[k], self._gates(k))
+            Slot(
+                k,
+                r.run,
+                r.data.train,
+                self.pack.weights_KP[k],
+                self.pack.grads_KP[k],
+                self._gates(k),
+                self._parts(k, r),
+            )
             for k, r in enumerate(self.runs)
         ]
         self.moving = [
@@ -157,6 +168,28 @@ class _PackTraining:
             return None
         return gates.values_KC[slot], gates.grads_KC[slot]
 
+    def _parts(self, slot: int, run: AllocatedRun) -> list[Part] | None:
+        """A slot's matrices with their learning-rate factors; None where all are 1."""
+        rates = site_rates(run.run.arm.train, run.rank_map)
+        found: list[Part] = []
+        for site, down, up in self.pack.slices(slot):
+            of_site = rates.get(site.name, SiteRates())
+            found += [(down, of_site.down), (up, of_site.up)]
+        return found if any(factor != 1 for _, factor in found) else None
+
+    def _with_rates(self, slot: Slot, sites: tuple[SiteAllocation, ...]) -> tuple[SiteAllocation, ...]:
+        """The sites with their learning-rate factors, read back from the slot's optimizer."""
+        rates = {
+            site.name: (slot.rate_factor(down), slot.rate_factor(up))
+            for site, down, up in self.pack.slices(slot.number)
+        }
+        return tuple(
+            replace(site, lr_factor_down=rates[site.site][0], lr_factor_up=rates[site.site][1])
+            if site.site in rates
+            else site
+            for site in sites
+        )
+
     @property
     def is_done(self) -> bool:
         return all(slot.is_done for slot in self.slots)
@@ -170,14 +203,14 @@ class _PackTraining:
         allocated: list[Record] = [
             RunAllocated(
                 run_id=r.run.id,
-                sites=sites,
+                sites=self._with_rates(slot, sites),
                 budget_params=r.rank_map.budget_params,
                 params=sum(site.params for site in sites),
                 residual_params=r.rank_map.budget_params - sum(site.params for site in sites),
                 probe_wall_s=r.probe_wall_s,
                 probe_peak_memory_bytes=r.probe_peak_memory_bytes,
             )
-            for r, sites in zip(self.runs, audited, strict=True)
+            for r, slot, sites in zip(self.runs, self.slots, audited, strict=True)
         ]
         return allocated + self._evaluate_untrained()
 

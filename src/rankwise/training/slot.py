@@ -1,6 +1,7 @@
 """One run's place in a pack while it trains: its data order, optimizer and counters."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from rankwise.data.examples import TokenizedExample
 from rankwise.study.runs import Run
 from rankwise.training.order import BatchOrder
 from rankwise.training.schedule import lr_factor
+from rankwise.training.stepped_row import AVERAGES, Part, SteppedRow
 
 
 class Slot:
@@ -23,8 +25,10 @@ class Slot:
         weights_P: torch.Tensor,
         grads_P: torch.Tensor,
         gates: tuple[torch.Tensor, torch.Tensor] | None = None,
+        parts: Sequence[Part] | None = None,
     ) -> None:
-        """`gates` are the run's gates (C,) and the place of their gradient, where its strategy has any."""
+        """`gates` are the run's gates (C,) and the place of their gradient, where its strategy has any; `parts` are the
+        parts of the row that have learning-rate factors, None where there is none."""
         train = run.arm.train
         self.number = number
         self.run = run
@@ -37,17 +41,20 @@ class Slot:
         self.wall_s = 0.0
         self.tokens = 0
         self.padding_tokens = 0.0
-        self._trained = {"": _parameter(weights_P, grads_P)}
+        self._trained = {"": SteppedRow(weights_P, grads_P, parts)}
         """What the optimizer steps, by the prefix of its state's names in a checkpoint."""
         if gates is not None:
-            self._trained["gates."] = _parameter(*gates)
+            self._trained["gates."] = SteppedRow(*gates)
         self._optimizer = torch.optim.AdamW(
-            list(self._trained.values()),
+            [group for row in self._trained.values() for group in row.groups()],
             lr=run.learning_rate,
             betas=train.betas,
             eps=train.eps,
             weight_decay=train.weight_decay,
+            fused=parts is not None,  # one call for all parts; a loop over them would cost more than the steps
         )
+        for row in self._trained.values():
+            row.attach(self._optimizer)
 
     @property
     def num_steps(self) -> int:
@@ -81,28 +88,27 @@ class Slot:
         """Clip as `torch.nn.utils.clip_grad_norm_` does and take the AdamW step."""
         clip_norm = self.run.arm.train.clip_norm
         if clip_norm is not None:
-            for parameter in self._trained.values():
-                assert parameter.grad is not None
-                parameter.grad.mul_(min(1.0, clip_norm / (grad_norm + 1e-6)))
-        self._optimizer.param_groups[0]["lr"] = self.learning_rate
+            for row in self._trained.values():
+                row.grads_P.mul_(min(1.0, clip_norm / (grad_norm + 1e-6)))
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.learning_rate * group["factor"]
         self._optimizer.step()
 
-    def averages(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """AdamW's running averages of the weights (P,) and of the gates (C,); none before the first step."""
-        return self._averages_of(""), self._averages_of("gates.")
+    def rate_factor(self, where: slice) -> float:
+        """What the optimizer multiplies the learning rate with in this part of the row, which has one factor."""
+        return next(factor for part, factor in self._trained[""].parts if part.start <= where.start < part.stop)
 
-    def _averages_of(self, prefix: str) -> list[torch.Tensor]:
-        if prefix not in self._trained:
-            return []
-        state = self._optimizer.state.get(self._trained[prefix], {})
-        return [tensor for name, tensor in state.items() if name != "step"]
+    def averages(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """AdamW's running averages of the weights (P,) and of the gates (C,)."""
+        of_gates = self._trained.get("gates.")
+        return self._trained[""].averages(), of_gates.averages() if of_gates else []
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The optimizer's state, for a checkpoint."""
         return {
             prefix + name: tensor
-            for prefix, parameter in self._trained.items()
-            for name, tensor in self._optimizer.state.get(parameter, {}).items()
+            for prefix, row in self._trained.items()
+            for name, tensor in row.tensors(self._optimizer).items()
         }
 
     def counters(self) -> dict[str, Any]:
@@ -110,16 +116,7 @@ class Slot:
 
     def restore(self, tensors: dict[str, torch.Tensor], counters: dict[str, Any]) -> None:
         """The inverse of `tensors` and `counters`."""
-        for prefix, parameter in self._trained.items():
-            names = ("step", "exp_avg", "exp_avg_sq")
-            if prefix + "step" in tensors:
-                state = {name: tensors[prefix + name].to(parameter.device) for name in names}
-                self._optimizer.state[parameter] = state | {"step": tensors[prefix + "step"].cpu()}
+        for prefix, row in self._trained.items():
+            row.restore(self._optimizer, {name: tensors[prefix + name] for name in ("step", *AVERAGES)})
         for name, value in counters.items():
             setattr(self, name, value)
-
-
-def _parameter(values: torch.Tensor, grad: torch.Tensor) -> torch.nn.Parameter:
-    parameter = torch.nn.Parameter(values)
-    parameter.grad = grad
-    return parameter
