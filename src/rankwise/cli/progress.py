@@ -55,7 +55,7 @@ class StudyProgress(Observer):
         self._bars.stop()
 
     def phase(self, name: str, num_runs: int, num_done: int, num_steps: int) -> None:
-        self._phase, self._steps, self._steps_done = PHASES[name], num_steps, 0
+        self._phase, self._steps, self._steps_done = PHASES.get(name, name), num_steps, 0
         self._started = self._logged = time.monotonic()
         if not num_runs:
             return

@@ -18,3 +18,24 @@ def parse_bytes(text: str) -> int:
     if match is None or unit is None or float(match[1]) == 0:
         raise typer.BadParameter(f"{text!r} is not a size. Write a positive number with a unit, such as 8GiB or 500MB.")
     return int(float(match[1]) * unit)
+
+
+SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
+
+
+def parse_duration(text: str) -> float:
+    """`90s`, `30m`, `1h`, `1h30m` or plain seconds as a number of seconds.
+
+    Raises:
+        typer.BadParameter: anything else, or no time at all.
+    """
+    compact = text.replace(" ", "").lower()
+    parts = re.findall(r"(\d+(?:\.\d+)?)(h|min|m|s)", compact)
+    total = sum(float(number) * SECONDS[unit] for number, unit in parts)
+    if re.fullmatch(r"\d+(?:\.\d+)?", compact):
+        total = float(compact)
+    elif "".join(number + unit for number, unit in parts) != compact:
+        total = 0.0
+    if total <= 0:
+        raise typer.BadParameter(f"{text!r} is not a time. Write one such as 90s, 30m or 1h30m.")
+    return total

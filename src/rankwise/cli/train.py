@@ -61,9 +61,9 @@ def train(
     """
     study = one_run_study(
         {
-            "base": {"model": _absolute(model)},
+            "base": {"model": absolute(model)},
             "data": {
-                "source": _absolute(data),
+                "source": absolute(data),
                 "template": template,
                 "max_tokens": max_tokens,
                 "train": train_examples,
@@ -135,7 +135,7 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
     return found
 
 
-def _absolute(name: str) -> str:
+def absolute(name: str) -> str:
     """A folder or file that is there by its whole path, so that the adapter can say where it is; else the name."""
     path = Path(name).expanduser()
     return str(path.absolute()) if path.exists() else name

@@ -63,7 +63,31 @@ def run_study(
         RunFailedError: at least one run failed for a reason other than diverging; the others are finished.
     """
     keep_freed_memory()
-    return _StudyRun(study, ledger, options, observer or Observer(), should_stop).run()
+    return _StudyRun(study, ledger, options, Workbench(), observer or Observer(), should_stop).run()
+
+
+def train_phases(
+    study: Study,
+    phases: Sequence[tuple[str, Sequence[PlannedRun]]],
+    ledger: Ledger,
+    options: StudyOptions,
+    *,
+    bench: Workbench,
+    observer: Observer | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> StudyResults:
+    """Train the runs of each named phase, in that order, and return all that the ledger then holds about `study`.
+
+    For a caller that decides for itself which runs a question needs: nothing is tuned and nothing chosen here. Several
+    studies may share one folder, so checkpoints of packs that are not of this one stay where they are.
+
+    Raises:
+        StudyStopped: `should_stop` answered True; everything so far is kept.
+        RunFailedError: at least one run failed for a reason other than diverging; all others, of every phase, are
+            finished.
+    """
+    keep_freed_memory()
+    return _StudyRun(study, ledger, options, bench, observer or Observer(), should_stop).run_phases(phases)
 
 
 class _StudyRun:
@@ -72,6 +96,7 @@ class _StudyRun:
         study: Study,
         ledger: Ledger,
         options: StudyOptions,
+        bench: Workbench,
         observer: Observer,
         should_stop: Callable[[], bool],
     ) -> None:
@@ -80,7 +105,7 @@ class _StudyRun:
         self.options = options
         self.observer = observer
         self.should_stop = should_stop
-        self.bench = Workbench()
+        self.bench = bench
         self.checkpoints = CheckpointFolder(options.out / "checkpoints")
         self.worker = worker_name()
         self.failed: dict[str, str] = {}
@@ -96,6 +121,18 @@ class _StudyRun:
         self._register(tuning + reported)
         self._train("report", reported)
         self.checkpoints.clear()
+        return self.ledger.study_results(self.study.name)
+
+    def run_phases(self, phases: Sequence[tuple[str, Sequence[PlannedRun]]]) -> StudyResults:
+        self._register([plan for _, planned in phases for plan in planned])
+        failure: RunFailedError | None = None
+        for name, planned in phases:
+            try:
+                self._train(name, planned)
+            except RunFailedError as error:
+                failure = failure or error
+        if failure:
+            raise failure
         return self.ledger.study_results(self.study.name)
 
     def _register(self, planned: Sequence[PlannedRun]) -> None:
