@@ -41,16 +41,16 @@ class Effort:
 
 ALL_ARMS = 100
 """More than there are."""
-DEFAULT = Effort(num_arms=ALL_ARMS, num_race_seeds=2, num_finalists=4, num_seeds=8, asks_budgets=True)
+DEFAULT = Effort(num_arms=ALL_ARMS, num_race_seeds=1, num_finalists=4, num_seeds=8, asks_budgets=True)
 EFFORTS = (
-    replace(DEFAULT, num_seeds=16),
-    replace(DEFAULT, num_seeds=12),
+    replace(DEFAULT, num_seeds=16, num_race_seeds=2),
+    replace(DEFAULT, num_seeds=12, num_race_seeds=2),
     DEFAULT,
     replace(DEFAULT, asks_budgets=False),
     replace(DEFAULT, asks_budgets=False, num_finalists=3, num_seeds=7),
-    replace(DEFAULT, asks_budgets=False, num_finalists=3, num_seeds=7, num_arms=8, num_race_seeds=1),
-    replace(DEFAULT, asks_budgets=False, num_finalists=2, num_seeds=6, num_arms=8, num_race_seeds=1),
-    replace(DEFAULT, asks_budgets=False, num_finalists=2, num_seeds=6, num_arms=4, num_race_seeds=1),
+    replace(DEFAULT, asks_budgets=False, num_finalists=3, num_seeds=7, num_arms=8),
+    replace(DEFAULT, asks_budgets=False, num_finalists=2, num_seeds=6, num_arms=8),
+    replace(DEFAULT, asks_budgets=False, num_finalists=2, num_seeds=6, num_arms=4),
 )
 """From the most to the least. Seeds never fall below what the comparisons of the finalists need to show anything at
 level 0.95: 6 seeds for one comparison, 7 for the three of three finalists, 8 for the six of four."""
@@ -135,17 +135,18 @@ def _stand_in(arm: Arm, seed: int, purpose: Purpose) -> PlannedRun:
 
 
 def efforts_of(question: Question) -> list[Effort]:
-    """EFFORTS; with the seeds that were asked for, if any, and as many finalists as they can tell apart (2 or more)."""
+    """EFFORTS with the seeds that were asked for, if any."""
+    return list(dict.fromkeys(_with_seeds(effort, question) for effort in EFFORTS))
+
+
+def _with_seeds(effort: Effort, question: Question) -> Effort:
+    """With the seeds that were asked for and as many finalists as these can tell apart, two or more."""
     if question.num_seeds is None:
-        return list(EFFORTS)
-    return list(dict.fromkeys(_with_seeds(effort, question.num_seeds, question.level) for effort in EFFORTS))
-
-
-def _with_seeds(effort: Effort, num_seeds: int, level: float) -> Effort:
+        return effort
     num = effort.num_finalists
-    while num > 2 and smallest_decidable_n(num * (num - 1) // 2, level) > num_seeds:
+    while num > 2 and smallest_decidable_n(num * (num - 1) // 2, question.level) > question.num_seeds:
         num -= 1
-    return replace(effort, num_seeds=num_seeds, num_finalists=num)
+    return replace(effort, num_seeds=question.num_seeds, num_finalists=num)
 
 
 def choose_effort(clock: Clock, num_proposed: int, time_s: float | None) -> Effort:
@@ -154,9 +155,9 @@ def choose_effort(clock: Clock, num_proposed: int, time_s: float | None) -> Effo
     Raises:
         PackError: not even the smallest fits.
     """
-    efforts = efforts_of(clock.question)
     if time_s is None:
-        return DEFAULT if clock.question.num_seeds is None else efforts[0]
+        return _with_seeds(DEFAULT, clock.question)
+    efforts = efforts_of(clock.question)
     for effort in efforts:
         if clock.total_s(effort, num_proposed) <= time_s:
             return effort
@@ -165,7 +166,7 @@ def choose_effort(clock: Clock, num_proposed: int, time_s: float | None) -> Effo
         f"--time: {format_seconds(time_s)} is too short. The smallest race that can confirm anything ("
         f"{efforts[-1].num_arms} arms, {efforts[-1].num_finalists} finalists on {efforts[-1].num_seeds} seeds) is "
         f"predicted to take {format_seconds(needed_s)} here. Allow that much, or lower --train-examples, "
-        "--test-examples or --epochs. Nothing was trained."
+        "--test or --epochs. Nothing was trained."
     )
 
 
