@@ -322,4 +322,12 @@ def test_a_shipped_study_is_named_after_its_file_and_fair(file):
 
 
 def test_the_shipped_studies_are_those_that_the_documents_name():
-    assert {file.stem for file in STUDIES} == {"adaptive", "baselines", "capacity", "dialogpt_alpaca", "embedded"}
+    assert {file.stem for file in STUDIES} == {
+        "adaptive",
+        "baselines",
+        "capacity",
+        "dialogpt_alpaca",
+        "embedded",
+        "factors",
+        "stability",
+    }
