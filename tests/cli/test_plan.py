@@ -54,8 +54,9 @@ def test_the_page_shows_arms_packs_memory_totals_and_what_can_be_shown(study_fil
     text = " ".join(result.stdout.split())
     for words in (
         "on 56 layers (all-linear)",
-        "uniform 2 81,920 0 1 of 2 2 + 7",
-        "empirical after probing ≤ 81,920 – 1 of 2 2 + 7",
+        "All arms: scaling alpha / r, alpha 16; init kaiming",
+        "uniform 2 8 81,920 0 1 of 2 2 + 7",
+        "empirical after probing – ≤ 81,920 – 1 of 2 2 + 7",
         "1 learning rates 6 4",
         "2–3 the report 10–11 4",
         "AdamW's two averages",
@@ -146,10 +147,10 @@ def test_a_dynamic_arm_shows_what_it_stores_and_what_it_holds(study_file):
     assert result.exit_code == 0, result.output
     text = " ".join(result.stdout.split())
     for words in (
-        "ranks params held unspent",
-        "uniform 2 81,920 81,920 0",
-        "adalora while training ≤ 81,920 122,880 –",
-        "elastic while training ≤ 81,920 163,840 –",
+        "ranks scale params held unspent",
+        "uniform 2 8 81,920 81,920 0",
+        "adalora while training – ≤ 81,920 122,880 –",
+        "elastic while training – ≤ 81,920 163,840 –",
         "Ranks of adalora, elastic move while training and end at the budget",
     ):
         assert words in text, words
@@ -189,3 +190,16 @@ def test_a_start_that_a_dynamic_strategy_cannot_take_is_refused_on_its_line(stud
     assert result.exit_code == 2
     message = " ".join(result.output.split())
     assert 'study.yaml:8: arms[1].init is "gaussian": elastic draws singular triplets of its own' in message
+
+
+def test_scales_and_initialisations_are_told_where_arms_differ_in_them(study_file):
+    arms = (
+        "[uniform, {name: strong, strategy: uniform, scaling: {rule: constant, scale: 3.5}}, "
+        "{name: start, strategy: linear_decay, init: pissa}]"
+    )
+    result = run("plan", study_file(arms=arms))
+    text = " ".join(result.stdout.split())
+    assert "strong (uniform) kaiming 2 3.5 81,920" in text
+    assert "start (linear_decay) pissa 1–3 5.33–16 " in text
+    assert "All arms" not in text
+    assert max(map(len, result.stdout.splitlines())) <= 80

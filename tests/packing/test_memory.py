@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from transformers import GPT2Config, LlamaConfig, OPTConfig
 
 from rankwise.allocation import RankMap, Site
+from rankwise.lora.init import InitialAdapter
 from rankwise.lora.pack import AdapterPack, SlotPlan
 from rankwise.models.sites import find_sites
 from rankwise.packing.activations import ActivationSize
@@ -164,3 +166,24 @@ def test_the_shape_is_read_under_the_names_of_each_family(config, mlp_size):
     assert shape.mlp_size == mlp_size
     assert shape.kv_size == 32
     assert shape.vocab_size == config.vocab_size
+
+
+def test_subtracted_components_are_kept_beside_the_trained_ones():
+    """One slot that subtracts its initial product makes the tensors of every slot wider."""
+    model = tiny_llama().requires_grad_(False)
+    sites = find_sites(model)
+    narrow, wide = rank_map((1,) * len(sites), sites), rank_map((2,) * len(sites), sites)
+    tensors = {site.name: (np.ones((1, site.in_features)), np.ones((site.out_features, 1))) for site in sites}
+    start = InitialAdapter(tensors=tensors, subtracted=True)
+    plans = [
+        SlotPlan(rank_map=wide, init="kaiming", seed=0),
+        SlotPlan(rank_map=narrow, init="pissa", seed=0, initial=start),
+    ]
+    pack = AdapterPack(model, plans, compute_dtype=torch.float32)
+    site = model.get_submodule(sites[0].name).site
+    computed = [t.untyped_storage().nbytes() for t in (site.down_KRD, site.grad_down_KRD)]
+    found = estimate([wide, narrow], subtracted=[narrow])
+    assert found.adapters == pack.weights_KP.nbytes + pack.frozen_KP.nbytes + computed[0]
+    assert found.gradients == pack.grads_KP.nbytes + computed[1]
+    assert found.activations > estimate([wide, narrow]).activations
+    pack.detach()

@@ -182,6 +182,7 @@ def _print_map(rank_map: "RankMap", arm: "Arm") -> None:
     from rankwise.cli.console import cell
     from rankwise.cli.heatmap import heat_map
     from rankwise.cli.run_tables import facts_table
+    from rankwise.reporting.audit import scaling_in_words
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("site", overflow="fold")
@@ -197,6 +198,7 @@ def _print_map(rank_map: "RankMap", arm: "Arm") -> None:
     facts = {
         "model": arm.base.model,
         "strategy": arm.strategy,
+        "scaling": scaling_in_words(arm.scaling.model_dump()),
         "budget": f"{rank_map.budget_params:,} adapter parameters",
         "spent": f"{rank_map.params:,} on {len(rank_map.sites)} sites, {rank_map.residual_params:,} left unspent",
     }

@@ -38,6 +38,7 @@ def plan_page(plan: StudyPlan, limit_bytes: int) -> Group:
         cell(f"{plan.study}: {plan.hypothesis}"),
         "",
         cell(f"Arms: how each spends its budget of adapter parameters{_common_targets(plan)}", "bold"),
+        *([cell(common, "dim")] if (common := _in_common(plan)) else []),
         _arms_table(plan),
         "",
         cell("Packs: runs that train side by side", "bold"),
@@ -60,6 +61,13 @@ def _common_targets(plan: StudyPlan) -> str:
     return "" if others else f" on {num_sites} layers ({targets})"
 
 
+def _in_common(plan: StudyPlan) -> str:
+    """Scaling and initialisation where all arms share them; else the table's scales and starts tell them apart."""
+    settings = {"scaling": {arm.scaling for arm in plan.arms}, "init": {arm.init for arm in plan.arms}}
+    found = [f"{name} {value}" for name, values in settings.items() for value in values if len(values) == 1]
+    return "All arms: " + "; ".join(found) if found else ""
+
+
 def _arms_table(plan: StudyPlan) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("arm", overflow="fold")
@@ -67,22 +75,37 @@ def _arms_table(plan: StudyPlan) -> Table:
     if shows_targets:
         table.add_column("targets", overflow="fold")
     shows_held = any(arm.moves_ranks for arm in plan.arms)
-    for name in ("ranks", "params", *(["held"] if shows_held else []), "unspent", "rate", "runs"):
+    shows_init = len({arm.init for arm in plan.arms}) > 1
+    if shows_init:
+        table.add_column("init")
+    for name in ("ranks", "scale", "params", *(["held"] if shows_held else []), "unspent", "rate", "runs"):
         table.add_column(name, justify="right")
     for arm in plan.arms:
         name = arm.name if arm.name == arm.strategy else f"{arm.name} ({arm.strategy})"
         targets = [cell(f"{arm.targets} ({arm.num_sites})")] if shows_targets else []
-        ranks, params, unspent = _budget_cells(arm)
+        init = [cell(arm.init)] if shows_init else []
+        ranks, scale, params, unspent = _budget_cells(arm)
         held = [cell(f"{arm.held_params:,}")] if shows_held else []
-        table.add_row(cell(name), *targets, ranks, params, *held, unspent, *_run_cells(plan, arm))
+        table.add_row(cell(name), *targets, *init, ranks, scale, params, *held, unspent, *_run_cells(plan, arm))
     return table
 
 
 def _budget_cells(arm: ArmPlan) -> list[Text]:
     if arm.min_rank is None or arm.max_rank is None:
-        return [cell(MOVING if arm.moves_ranks else MEASURED, "dim"), cell(f"≤ {arm.budget_params:,}"), cell(None)]
+        return [
+            cell(MOVING if arm.moves_ranks else MEASURED, "dim"),
+            cell(None),
+            cell(f"≤ {arm.budget_params:,}"),
+            cell(None),
+        ]
     ranks = format_span(Span(low=arm.min_rank, high=arm.max_rank))
-    return [cell(ranks), cell(format_count(arm.params)), cell(format_count(arm.residual_params))]
+    scales = dict.fromkeys(f"{scale:.3g}" for scale in (arm.min_scale, arm.max_scale) if scale is not None)
+    return [
+        cell(ranks),
+        cell("–".join(scales)),
+        cell(format_count(arm.params)),
+        cell(format_count(arm.residual_params)),
+    ]
 
 
 def _run_cells(plan: StudyPlan, arm: ArmPlan) -> list[Text]:

@@ -8,6 +8,7 @@ from rankwise.data.prepare import PreparedData
 from rankwise.packing.activations import ActivationSize
 from rankwise.packing.memory import MemoryEstimate, ModelShape, predict_memory
 from rankwise.packing.packs import DEFAULT_MAX_SLOTS, Pack, plan_packs
+from rankwise.study.config import SUBTRACTED_INITS
 from rankwise.study.plan import PlannedRun
 from rankwise.training.order import BatchOrder
 
@@ -73,6 +74,7 @@ def estimate_memory(runs: Sequence[SizedRun]) -> MemoryEstimate:
         on_host=runs[0].on_host,
         num_measured=sum(one.importance == "sensitivity" for one in mechanics),
         has_gates=any(one.gate is not None for one in mechanics),
+        subtracted=[run.rank_map for run in runs if run.planned.run.arm.init in SUBTRACTED_INITS],
     )
 
 

@@ -17,6 +17,7 @@ from rankwise.execution.workbench import Workbench
 from rankwise.ledger.results import StudyResults
 from rankwise.models.fingerprint import fingerprint_base
 from rankwise.models.source import locate_base
+from rankwise.reporting.audit import scaling_in_words
 from rankwise.study.config import Arm, Study
 from rankwise.study.plan import Fingerprints, PlannedRun, report_runs, tuning_runs
 from rankwise.study.runs import Purpose
@@ -129,6 +130,7 @@ def _of(purpose: Purpose, sized: Sequence[SizedRun]) -> list[SizedRun]:
 
 def _plan_arm(arm: Arm, sized: Sequence[SizedRun]) -> ArmPlan:
     rank_map = next(run.rank_map for run in sized if run.planned.run.arm.name == arm.name)
+    scales = [scale for rank, scale in zip(rank_map.ranks, rank_map.scales, strict=True) if rank] or [0.0]
     strategy = arm.build_strategy()
     moves_ranks = strategy.mover() is not None
     is_known = not strategy.required_signals() and not moves_ranks
@@ -136,6 +138,8 @@ def _plan_arm(arm: Arm, sized: Sequence[SizedRun]) -> ArmPlan:
         name=arm.name,
         strategy=arm.strategy,
         targets=arm.targets if isinstance(arm.targets, str) else ", ".join(arm.targets),
+        init=arm.init,
+        scaling=scaling_in_words(arm.scaling.model_dump()),
         num_sites=len(rank_map.sites),
         budget_params=rank_map.budget_params,
         params=rank_map.params if is_known else None,
@@ -144,6 +148,8 @@ def _plan_arm(arm: Arm, sized: Sequence[SizedRun]) -> ArmPlan:
         moves_ranks=moves_ranks,
         min_rank=min(rank_map.ranks) if is_known else None,
         max_rank=max(rank_map.ranks) if is_known else None,
+        min_scale=min(scales) if is_known else None,
+        max_scale=max(scales) if is_known else None,
     )
 
 

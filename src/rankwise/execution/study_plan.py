@@ -16,6 +16,9 @@ class ArmPlan:
     name: str
     strategy: str
     targets: str
+    init: str
+    scaling: str
+    """The rule in words, such as `alpha / r, alpha 16`."""
     num_sites: int
     budget_params: int
     params: int | None
@@ -27,6 +30,9 @@ class ArmPlan:
     """Whether ranks move while training: what is stored at the end is the budget up to less than one component."""
     min_rank: int | None
     max_rank: int | None
+    min_scale: float | None
+    """Smallest factor of a site that has components."""
+    max_scale: float | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -119,6 +119,7 @@ def predict_memory(
     on_host: bool = True,
     num_measured: int = 0,
     has_gates: bool = False,
+    subtracted: Sequence[RankMap] = (),
 ) -> MemoryEstimate:
     """The peak of training the slots of `rank_maps` together.
 
@@ -133,25 +134,29 @@ def predict_memory(
         on_host: Whether the process's own memory counts (it does not on CUDA).
         num_measured: Slots whose every weight has a smoothed sensitivity and its uncertainty.
         has_gates: Whether any slot has gates: compute tensors and their gradients are then tensors of their own.
+        subtracted: Rank maps of the slots whose initial product is subtracted: frozen components beside the trained
+            ones, with the same consequence, and as wide in every slot.
     """
     adapter_bytes = len(rank_maps) * padded_params(rank_maps) * FLOAT32_BYTES
-    has_own_tensors = has_gates or shape.compute_bytes < FLOAT32_BYTES
-    working_bytes = adapter_bytes * shape.compute_bytes // FLOAT32_BYTES if has_own_tensors else 0
-    passes = _Passes(
-        shape, activations, _widest_ranks(rank_maps), len(rank_maps), longest_tokens, own_frac, answer_frac
-    )
+    frozen_bytes = len(rank_maps) * padded_params(subtracted) * FLOAT32_BYTES
+    is_apart = has_gates or bool(subtracted)
+    has_own_tensors = is_apart or shape.compute_bytes < FLOAT32_BYTES
+    wide_bytes = adapter_bytes + frozen_bytes
+    working_bytes = wide_bytes * shape.compute_bytes // FLOAT32_BYTES if has_own_tensors else 0
+    widest = _side_by_side(_widest_ranks(rank_maps), _widest_ranks(subtracted))
+    passes = _Passes(shape, activations, widest, len(rank_maps), longest_tokens, own_frac, answer_frac)
     training = passes.training(passes.tokens(micro_tokens, step_rows))
     scoring = passes.scoring(passes.tokens(eval_tokens, scored_rows))
     training["slack"] = int(sum(training.values()) * SLACK_FRAC) if on_host else 0
     return MemoryEstimate(
         runtime=RUNTIME_BYTES if on_host else 0,
         weights=int(shape.num_params * shape.param_bytes),
-        adapters=adapter_bytes + working_bytes,
-        gradients=adapter_bytes * (2 if has_gates else 1),
+        adapters=wide_bytes + working_bytes,
+        gradients=adapter_bytes + (wide_bytes if is_apart else 0),
         optimizer=2 * adapter_bytes + 2 * num_measured * padded_params(rank_maps) * FLOAT32_BYTES,
         **training,
         scoring=max(0, scoring - sum(training.values())),
-        checkpoint=_CHECKPOINT_COPIES * adapter_bytes if on_host else 0,
+        checkpoint=_CHECKPOINT_COPIES * adapter_bytes + frozen_bytes if on_host else 0,
     )
 
 
@@ -241,3 +246,13 @@ def _widest_ranks(rank_maps: Sequence[RankMap]) -> dict[str, tuple[int, int, int
             most = max(rank, widest.get(site.name, (0, 0, 0))[0])
             widest[site.name] = (most, site.in_features, site.out_features)
     return widest
+
+
+def _side_by_side(
+    trained: Mapping[str, tuple[int, int, int]], frozen: Mapping[str, tuple[int, int, int]]
+) -> dict[str, tuple[int, int, int]]:
+    """Each site as wide as its trained and its frozen components together."""
+    return {
+        name: (rank + frozen.get(name, (0, 0, 0))[0], num_in, num_out)
+        for name, (rank, num_in, num_out) in trained.items()
+    }
