@@ -330,5 +330,7 @@ def test_the_shipped_studies_are_those_that_the_documents_name():
         "dialogpt_alpaca",
         "embedded",
         "factors",
+        "published",
+        "published_alpaca",
         "stability",
     }
