@@ -9,7 +9,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src"
 
 LINES = (
-    {"errors", "streams"},
+    {"errors", "evidence", "streams"},
     {"allocation", "statistics"},
     {"study"},
     {"records"},

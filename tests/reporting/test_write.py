@@ -159,7 +159,8 @@ def test_a_new_report_replaces_the_old_and_its_figures(build_study, tmp_path, mo
     write_report(build_study(ARMS[:1], num_seeds=1, num_layers=1), tmp_path)
     assert not list((tmp_path / "figures").glob("differences.*"))
     assert (tmp_path / "figures" / "mine.png").read_bytes() == b"kept"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["RESULTS.md", "comparison.json", "figures"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [".report.json", "RESULTS.md", "comparison.json", "figures"]
 
 
 def test_a_disk_that_fills_up_leaves_the_old_report(build_study, tmp_path, monkeypatch):

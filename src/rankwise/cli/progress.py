@@ -1,4 +1,4 @@
-"""What a person sees while a study trains: a bar per phase with time left, the losses of the pack, diverged runs."""
+"""What a person sees while a study trains: a bar per phase with time left, the range of losses, diverged runs."""
 
 import time
 from collections.abc import Sequence
@@ -65,8 +65,7 @@ class StudyProgress(Observer):
             self._task = self._bars.add_task(self._phase, total=num_steps, detail="loading")
 
     def pack(self, run_ids: Sequence[str], labels: Sequence[str], num_steps: int, predicted_bytes: int) -> None:
-        self._labels = dict(zip(run_ids, labels, strict=True))
-        self._losses = {}
+        self._labels.update(zip(run_ids, labels, strict=True))  # other workers' packs go on
         memory = f", {predicted_bytes / 2**30:.2f} GiB predicted" if predicted_bytes else ""
         error_console.print(f"  {len(run_ids)} runs side by side{memory}")
 
@@ -78,8 +77,9 @@ class StudyProgress(Observer):
             elif isinstance(record, RunDiverged):
                 error_console.print(f"  diverged: {escape(self._name(record.run_id))}: {escape(record.cause)}")
                 self._losses.pop(record.run_id, None)
-            elif isinstance(record, RunFinished) and record.status == "diverged":
-                self._steps_done += record.steps
+            elif isinstance(record, RunFinished):
+                self._losses.pop(record.run_id, None)
+                self._steps_done += record.steps if record.status == "diverged" else 0
         self._show()
 
     def note(self, text: str) -> None:

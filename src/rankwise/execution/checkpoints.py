@@ -21,9 +21,12 @@ class CheckpointFolder:
     def packs(self) -> Iterator[list[str]]:
         """Run ids of each pack that has a readable checkpoint, in slot order; a damaged file is removed."""
         for path in sorted(self.folder.glob("*.checkpoint")):
-            saved = read_checkpoint(path)
+            try:
+                saved = read_checkpoint(path)
+            except FileNotFoundError:  # another worker has just finished this pack
+                continue
             if saved is None:
-                path.unlink()
+                path.unlink(missing_ok=True)
                 continue
             yield saved.state["run_ids"]
 

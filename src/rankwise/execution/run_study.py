@@ -1,5 +1,6 @@
 """One study from plan to finished ledger: tune, choose, train, all resumable at any point."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -13,6 +14,7 @@ from rankwise.errors import AdapterError, AuditError, LedgerError, RunFailedErro
 from rankwise.execution.checkpoints import CheckpointFolder
 from rankwise.execution.claims import heartbeats
 from rankwise.execution.environment import describe_environment
+from rankwise.execution.finished import gather_evidence, keep_fingerprints
 from rankwise.execution.observer import Observer
 from rankwise.execution.packing import SizedRun, cut_packs, estimate_memory, micro_tokens_of
 from rankwise.execution.sizing import available_bytes, size_runs
@@ -45,6 +47,8 @@ class StudyOptions:
     max_slots: int = DEFAULT_MAX_SLOTS
     memory_bytes: int | None = None
     """Limit of one pack; None: what is free now, less a reserve."""
+    num_workers: int = 1
+    """How many processes share the study; none takes more than its share of the runs that are left."""
     engine: EngineOptions = field(default_factory=EngineOptions)
 
 
@@ -111,6 +115,7 @@ class _StudyRun:
         self.failed: dict[str, str] = {}
 
     def run(self) -> StudyResults:
+        evidence = gather_evidence(self.study)  # before what it stands for is read
         fingerprints = self.bench.fingerprints(self.study)
         tuning = tuning_runs(self.study, fingerprints)
         self._register(tuning)
@@ -121,6 +126,8 @@ class _StudyRun:
         self._register(tuning + reported)
         self._train("report", reported)
         self.checkpoints.clear()
+        if evidence is not None and evidence == gather_evidence(self.study):
+            keep_fingerprints(self.options.out, evidence, fingerprints)
         return self.ledger.study_results(self.study.name)
 
     def run_phases(self, phases: Sequence[tuple[str, Sequence[PlannedRun]]]) -> StudyResults:
@@ -160,7 +167,8 @@ class _StudyRun:
             if not pending:
                 time.sleep(POLL_S)
                 continue
-            self._train_next([run for run_id, run in sized.items() if run_id in pending])  # in the order of the plan
+            in_order = [run for run_id, run in sized.items() if run_id in pending]
+            self._train_next(in_order, share=math.ceil(len(left) / self.options.num_workers))
         failed = {run_id: error for run_id, error in self.failed.items() if run_id in sized}
         if failed:
             raise RunFailedError(_describe_failures(failed, sized))
@@ -170,14 +178,11 @@ class _StudyRun:
         status = self.ledger.run_status(list(sized))
         return {run_id for run_id in sized if status.get(run_id) not in done and run_id not in self.failed}
 
-    def _train_next(self, pending: Sequence[SizedRun]) -> None:
-        """Claim one pack and train it: one with a checkpoint first, else the first of a fresh plan."""
-        pack = (
-            self._resumable(pending)
-            or cut_packs(
-                pending, limit_bytes=self.options.memory_bytes or available_bytes(), max_slots=self.options.max_slots
-            )[0]
-        )
+    def _train_next(self, pending: Sequence[SizedRun], share: int) -> None:
+        """Claim one pack of at most `share` runs and train it: one with a checkpoint first, else of a fresh plan."""
+        limit_bytes = self.options.memory_bytes or available_bytes()
+        max_slots = min(self.options.max_slots, share)
+        pack = self._resumable(pending) or cut_packs(pending, limit_bytes=limit_bytes, max_slots=max_slots)[0]
         ids = [run.planned.run.id for run in pack.items]
         owned = self.ledger.claim(ids, self.worker)
         if len(owned) < len(ids):  # another worker was faster; what is left is planned anew

@@ -56,6 +56,17 @@ def locate_base(settings: BaseSettings, *parts: Part) -> Path:
     return folder
 
 
+def local_folder(settings: BaseSettings) -> Path | None:
+    """The folder of a model that comes with the package or lies on this machine; None for one of the hub's.
+
+    Raises ModelError where the embedded model is missing.
+    """
+    if settings.model == EMBEDDED:
+        return _embedded_folder()
+    folder = Path(settings.model).expanduser()
+    return folder if folder.is_dir() else None
+
+
 def part_files(folder: Path, part: Part) -> list[Path]:
     """The existing files of a part, by name. Of the weights, exactly those that are going to be loaded."""
     if part == "weights":

@@ -15,6 +15,7 @@ from rankwise.ledger.results import StudyResults
 from rankwise.reporting.comparison import compare_arms
 from rankwise.reporting.document import render_results
 from rankwise.reporting.figures import FIGURES
+from rankwise.reporting.kept import keep_report
 from rankwise.reporting.markdown import plain
 from rankwise.reporting.style import FigureFiles
 from rankwise.reporting.values import StudyComparison
@@ -52,12 +53,10 @@ def write_report(results: StudyResults, out: Path, *, command: str | None = None
         (staging / "RESULTS.md").write_text(text, encoding="utf-8")
         (staging / "comparison.json").write_text(comparison_json(comparison), encoding="utf-8")
         _publish(staging, out)
-    return ReportFiles(
-        results=out / "RESULTS.md",
-        comparison=out / "comparison.json",
-        figures=figures,
-        verdict=plain(f"{completeness(comparison)}\n\n{verdict_section(comparison)}").strip(),
-    )
+    verdict = plain(f"{completeness(comparison)}\n\n{verdict_section(comparison)}").strip()
+    drawings = [str(path.relative_to(out)) for one in figures for path in (one.png, one.pdf, one.csv)]
+    keep_report(results, out, ["RESULTS.md", "comparison.json", *drawings], command=command, verdict=verdict)
+    return ReportFiles(results=out / "RESULTS.md", comparison=out / "comparison.json", figures=figures, verdict=verdict)
 
 
 def comparison_json(comparison: StudyComparison) -> str:
