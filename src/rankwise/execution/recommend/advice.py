@@ -171,7 +171,8 @@ def _ended_badly(finalists: Iterable[Finalist]) -> list[str]:
 
 
 def _unconfirmed(answer: Answer, chosen: Finalist) -> list[str]:
-    rung = answer.rungs[-1]
+    name = chosen.arm.name
+    rung = next(rung for rung in reversed(answer.rungs) if name in {score.arm.name for score in rung.scores})
     loss = format_loss(chosen.validation_loss)
     return [
         f"This is not confirmed: it is the uniform arm of the lowest validation loss ({loss} nats per answer token, "

@@ -18,6 +18,7 @@ from rankwise.execution.recommend.question import Question
 from rankwise.execution.recommend.race import Rung, Work, run_rung
 from rankwise.execution.recommend.rungs import ArmScore, choose_finalists, halve, next_rates
 from rankwise.execution.run_study import StudyOptions, StudyStopped
+from rankwise.execution.sizing import available_bytes
 from rankwise.execution.workbench import Workbench
 from rankwise.ledger import Ledger, StudyResults
 from rankwise.reporting.comparison import compare_arms
@@ -97,9 +98,10 @@ class _Asked:
         self.should_stop = should_stop
         self.now = now
         self.started = now()
-        options = StudyOptions(out=out, command=command, memory_bytes=question.memory_bytes)
+        options = StudyOptions(out=out, command=command)
         if question.memory_bytes is not None:
-            options = replace(options, engine=race_engine(question.template, bench))
+            limit_bytes = min(question.memory_bytes, available_bytes())
+            options = replace(options, memory_bytes=limit_bytes, engine=race_engine(question.template, bench))
         self.work = Work(
             question=question,
             ledger=ledger,
@@ -174,7 +176,7 @@ class _Asked:
             if self.should_stop() and not rung.is_complete:
                 raise StudyStopped
             self.rungs.append(rung)
-            scores = self._usable(rung) or scores
+            scores = self._usable(rung, scores)
             if not scores:
                 raise RunFailedError(self._nothing_learnt(rung))
             if not rung.is_complete:
@@ -186,8 +188,11 @@ class _Asked:
                 arms = self._next_arms(scores, is_first=number == 0)
         return effort, scores
 
-    def _usable(self, rung: Rung) -> list[ArmScore]:
-        return [score for score in rung.scores if score.is_usable]
+    def _usable(self, rung: Rung, before: Sequence[ArmScore] = ()) -> list[ArmScore]:
+        """The scores to go on with: those of the rung before where this one was cut short without a uniform arm."""
+        usable = [score for score in rung.scores if score.is_usable]
+        says_enough = rung.is_complete or any(is_uniform(score.arm) for score in usable)
+        return usable if usable and says_enough else list(before) or usable
 
     def _nothing_learnt(self, rung: Rung) -> str:
         errors = [f"{score.arm.name} {score.error}" for score in rung.scores]
@@ -228,9 +233,9 @@ class _Asked:
         uniform = [score for score in scores if is_uniform(score.arm)]
         if not (is_first and uniform):
             return kept
-        best = min(uniform, key=lambda score: score.loss).arm
-        rates = next_rates(min(uniform, key=lambda score: score.loss), may_leave=may_leave)
-        moved = [arm if is_uniform(arm) else self._moved(arm, best, rates) for arm in kept]
+        best = min(uniform, key=lambda score: score.loss)
+        rates = next_rates(best, may_leave=may_leave)
+        moved = [arm if is_uniform(arm) else self._moved(arm, best.arm, rates) for arm in kept]
         return list({arm.name: arm for arm in moved}.values())
 
     def _moved(self, arm: Arm, best: Arm, rates: tuple[float, ...]) -> Arm:
