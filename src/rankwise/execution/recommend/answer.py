@@ -172,7 +172,7 @@ class _Asked:
         for number, epochs in enumerate(lengths):
             label = f"rung {number + 1} of {len(lengths)}: {format_count(len(arms), 'arm')}, {epochs:.3g} epochs"
             num_seeds = effort.num_race_seeds if number else 1
-            rung = run_rung(self.work, number, label, arms, epochs=epochs, num_seeds=num_seeds)
+            rung = run_rung(self.work, number + 1, label, arms, epochs=epochs, num_seeds=num_seeds)
             if self.should_stop() and not rung.is_complete:
                 raise StudyStopped
             self.rungs.append(rung)
@@ -268,11 +268,15 @@ class _Asked:
         others = [arm for factor in (0.5, 2.0) if (arm := self._scaled(centre.arm, factor)) is not None]
         if not others:
             return None
-        number, epochs = len(self.rungs), centre.arm.train.epochs
+        number, epochs = len(self.rungs) + 1, centre.arm.train.epochs
         rung = run_rung(
-            self.work, number, "half and double the budget: learning rates", others, epochs=epochs,
+            self.work,
+            number,
+            "half and double the budget: learning rates",
+            others,
+            epochs=epochs,
             num_seeds=effort.num_race_seeds,
-        )  # fmt: skip
+        )
         self._checked(self.work.ledger.study_results(rung.study), not rung.is_complete)
         usable = self._usable(rung)
         if not (rung.is_complete and usable):
