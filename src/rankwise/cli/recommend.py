@@ -207,14 +207,14 @@ def _finalist_table(judgement: "Judgement") -> "Table":
     from rich.table import Table
 
     from rankwise.execution.recommend.document import verdict_of
-    from rankwise.reporting.format import MISSING, format_difference, format_loss, format_p, format_rate
+    from rankwise.reporting.format import MISSING, format_difference, format_loss, format_p
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
     table.add_column("")
-    table.add_column("arm")
-    for name in ("params", "rate", "test loss", "against the best", "p (Holm)"):
+    table.add_column("arm", min_width=15)
+    for name in ("params", "loss", "against the best", "p"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict")
+    table.add_column("verdict", min_width=9)
     for finalist in judgement.finalists:
         name = finalist.arm.name
         found = judgement.against_best(name)
@@ -222,7 +222,6 @@ def _finalist_table(judgement: "Judgement") -> "Table":
             "→" if name == judgement.recommended else "",
             name,
             f"{finalist.params:,}",
-            format_rate(finalist.learning_rate),
             format_loss(finalist.test_loss.value if finalist.test_loss else None),
             format_difference(found.estimate) if found else MISSING,
             format_p(found.p_holm) if found else MISSING,
