@@ -6,10 +6,11 @@ import pytest
 from peft import LoraConfig, get_peft_model
 from safetensors.numpy import load_file, save_file
 
+from rankwise.allocation.peft_patterns import layer_patterns
 from rankwise.errors import AdapterError
 from rankwise.lora.attach_peft import attach_peft_adapter, attached_scales, detach_peft_adapter
 from rankwise.lora.peft_folder import CONFIG_NAME, WEIGHTS_NAME
-from rankwise.lora.saved_adapter import NOT_PLAIN, layer_patterns, read_adapter, resolve_scale
+from rankwise.lora.saved_adapter import NOT_PLAIN, read_adapter, resolve_scale
 from tests.lora.foreign import CONFIGS, write_foreign
 from tests.lora.test_peft_folder import SCALINGS, write_random
 from tests.tiny import tiny_llama

@@ -2,7 +2,8 @@
 
 from rankwise.allocation.allocate import allocate
 from rankwise.allocation.budget import fit, resolve_budget
-from rankwise.allocation.rank_map import RankMap, Scaling, check_patterns
+from rankwise.allocation.peft_patterns import check_patterns
+from rankwise.allocation.rank_map import RankMap, Scaling
 from rankwise.allocation.sites import Signal, Site, SiteKind, SiteView
 from rankwise.allocation.strategies import STRATEGIES, build_strategy
 from rankwise.allocation.strategies.base import Strategy

@@ -1,17 +1,17 @@
 """A rank map: how many components each site has, and how each site's product is scaled."""
 
 import math
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field
 
+from rankwise.allocation.peft_patterns import layer_patterns
 from rankwise.allocation.sites import Site
-from rankwise.errors import AllocationError, AuditError
+from rankwise.errors import AllocationError
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -126,60 +126,16 @@ class RankMap:
         active = [(s, r, c) for s, r, c in zip(self.sites, self.ranks, self.scales, strict=True) if r > 0]
         if not active:
             raise AllocationError("A rank map without any component cannot become a PEFT configuration.")
-        patterns = {"^" + re.escape(site.name): (rank, scale * rank) for site, rank, scale in active}
         return {
             "task_type": "CAUSAL_LM",
             "r": max(rank for _, rank, _ in active),
             "lora_alpha": max(rank * scale for _, rank, scale in active),
             "target_modules": [site.name for site, _, _ in active],
-            "rank_pattern": {name: rank for name, (rank, _) in patterns.items()},
-            "alpha_pattern": {name: alpha for name, (_, alpha) in patterns.items()},
+            "rank_pattern": layer_patterns({site.name: rank for site, rank, _ in active}),
+            "alpha_pattern": layer_patterns({site.name: scale * rank for site, rank, scale in active}),
             "lora_dropout": 0.0,
             "bias": "none",
         }
-
-
-def check_patterns(config: Mapping[str, Any], module_names: Iterable[str]) -> None:
-    """Makes sure that PEFT will give every site what the rank map says.
-
-    PEFT takes the first pattern, in the order of the dict, for which `(.*\\.)?(PATTERN)$` matches the module's name,
-    and adapts every module whose name is a target or ends in one. So each pattern must be the one taken for exactly
-    one module, and each target must be exactly one module.
-
-    Args:
-        config: `target_modules`, `rank_pattern` and `alpha_pattern`, as in `RankMap.to_peft_dict`.
-        module_names: all names of `model.named_modules()`.
-
-    Raises:
-        AuditError: a pattern or a target matches no module or more than one, or an earlier pattern hides it.
-    """
-    names = [name for name in module_names if name]
-    endings = Counter(ending for name in names for ending in _endings(name))
-    for target in config["target_modules"]:
-        _expect_one(f"target_modules: {target!r}", endings[target])
-    for field in ("rank_pattern", "alpha_pattern"):
-        taken: set[str] = set()
-        for key in config[field]:
-            pattern = re.compile(rf"(.*\.)?({key})$")
-            matched = [name for name in names if pattern.match(name)]
-            _expect_one(f"{field}: {key!r}", len(matched))
-            if matched[0] in taken:
-                raise AuditError(f"{field}: {key!r} is never used: an earlier pattern matches {matched[0]} too.")
-            taken.update(matched)
-
-
-def _expect_one(place: str, num_matched: int) -> None:
-    if num_matched != 1:
-        raise AuditError(
-            f"{place} matches {num_matched or 'no'} modules of the model instead of one, so PEFT would train another "
-            "allocation than the one planned. Use anchored full module names, as RankMap.to_peft writes them."
-        )
-
-
-def _endings(name: str) -> list[str]:
-    """`a.b.c` -> [`c`, `b.c`, `a.b.c`]."""
-    parts = name.split(".")
-    return [".".join(parts[-length:]) for length in range(1, len(parts) + 1)]
 
 
 def _short_labels(sites: Sequence[Site]) -> dict[str, str]:

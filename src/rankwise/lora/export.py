@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 from peft import LoraConfig
-from safetensors.numpy import save
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from rankwise.allocation.peft_patterns import layer_patterns
 from rankwise.errors import AdapterError
-from rankwise.lora.peft_folder import DOWN, PREFIX, UP, WEIGHTS_NAME
+from rankwise.lora.peft_folder import write_weights
 from rankwise.lora.runtimes import is_tied
-from rankwise.lora.saved_adapter import SavedLayer, layer_patterns
+from rankwise.lora.saved_adapter import SavedLayer
 
 
 def bake(layers: Sequence[SavedLayer], rank: int) -> tuple[SavedLayer, ...]:
@@ -78,11 +78,7 @@ def write_adapter(
         **_ranks_and_alphas(layers),
     )
     config.save_pretrained(folder)
-    flat = {}
-    for layer in layers:
-        flat[f"{PREFIX}{layer.name}{DOWN}"] = np.ascontiguousarray(layer.down_rD)
-        flat[f"{PREFIX}{layer.name}{UP}"] = np.ascontiguousarray(layer.up_Fr)
-    (folder / WEIGHTS_NAME).write_bytes(save(flat, metadata={"format": "pt"}))
+    write_weights(folder, {layer.name: (layer.down_rD, layer.up_Fr) for layer in layers})
 
 
 def _ranks_and_alphas(layers: Sequence[SavedLayer]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def write_peft_folder(
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         config.save_pretrained(partial)
-        (partial / WEIGHTS_NAME).write_bytes(save(_flatten(tensors), metadata={"format": "pt"}))
+        write_weights(partial, tensors)
         replace_folder(partial, folder)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -58,6 +58,15 @@ def write_peft_folder(
             f"The adapter folder {folder} cannot be written: {error.strerror or error}. Nothing was left there; free "
             "space or give another folder with --out."
         ) from error
+
+
+def write_weights(folder: Path, tensors: Tensors) -> None:
+    """Write the matrices of an adapter as PEFT names them. Raises OSError where that cannot be done."""
+    flat = {}
+    for name, (down, up) in tensors.items():
+        flat[f"{PREFIX}{name}{DOWN}"] = np.ascontiguousarray(down)
+        flat[f"{PREFIX}{name}{UP}"] = np.ascontiguousarray(up)
+    (folder / WEIGHTS_NAME).write_bytes(save(flat, metadata={"format": "pt"}))
 
 
 def check_replaceable(folder: Path) -> None:
@@ -127,14 +136,6 @@ def _damaged(folder: Path, error: Exception) -> AdapterError:
         f"{folder} cannot be read as an adapter: {error}. Its files are damaged or cut short; copy or download them "
         "again."
     )
-
-
-def _flatten(tensors: Tensors) -> dict[str, np.ndarray]:
-    flat = {}
-    for name, (down, up) in tensors.items():
-        flat[f"{PREFIX}{name}{DOWN}"] = np.ascontiguousarray(down)
-        flat[f"{PREFIX}{name}{UP}"] = np.ascontiguousarray(up)
-    return flat
 
 
 def _pair(folder: Path, flat: dict[str, np.ndarray]) -> Tensors:

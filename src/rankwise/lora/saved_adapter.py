@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from rankwise.allocation.peft_patterns import compile_pattern
 from rankwise.errors import AdapterError
 from rankwise.lora.peft_folder import CONFIG_NAME, read_peft_config, read_peft_folder
 
@@ -126,18 +127,13 @@ def resolve_scale(folder: Path, config: Mapping[str, Any], name: str) -> tuple[i
     return rank, alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def layer_patterns(values: Mapping[str, float]) -> dict[str, float]:
-    """`values` by layer as a `rank_pattern` or `alpha_pattern`, of which every key means one layer."""
-    return {"^" + re.escape(name): value for name, value in values.items()}
-
-
 def _match(folder: Path, config: Mapping[str, Any], field: str, name: str, default: object) -> object:
     patterns = config.get(field) or {}
     if not isinstance(patterns, dict):
         raise AdapterError(f"{folder}: {field} in {CONFIG_NAME} is {patterns!r}, not names with numbers.")
     for key, value in patterns.items():
         try:
-            found = re.match(rf"(.*\.)?({key})$", name)
+            found = compile_pattern(key).match(name)
         except re.error as error:
             raise AdapterError(
                 f"{folder}: the key {key!r} of {field} in {CONFIG_NAME} is not a regular expression ({error})."
