@@ -1,11 +1,12 @@
 """`rankwise data`: make a data set ready for a study, and say what is in it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rankwise.cli.console import console, error_console, print_json, printable
+from rankwise.cli.options import DATA_HELP, MaxTokensOption, TemplateOption
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,18 +32,14 @@ def data() -> None:
 
 @app.command("prepare", short_help="Fetch, clean, split and analyse a data set; write it as JSONL.")
 def prepare(
-    source: Annotated[
-        str, typer.Argument(help="skills, alpaca, a hub id, or a .json, .jsonl, .csv, .parquet, .txt file.")
-    ],
+    source: Annotated[str, typer.Argument(help=DATA_HELP)],
     num_samples: Annotated[
         int, typer.Option(min=3, help="Examples in all: a tenth each for validation and test, the rest for training.")
     ],
     out: Annotated[Path, typer.Option(help="File to write (.jsonl); its analysis goes beside it.")],
-    template: Annotated[
-        Literal["alpaca", "chat", "plain"], typer.Option(help="How an example becomes a prompt.")
-    ] = "alpaca",
+    template: TemplateOption = "alpaca",
     model: Annotated[str, typer.Option(help="Whose tokenizer counts: nano, a hub id or a folder.")] = "nano",
-    max_tokens: Annotated[int, typer.Option(min=2, help="Longer examples are excluded and counted, never cut.")] = 256,
+    max_tokens: MaxTokensOption = 256,
     seed: Annotated[int, typer.Option(min=0, help="Decides which example is in which split.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the analysis as one JSON document.")] = False,
 ) -> None:

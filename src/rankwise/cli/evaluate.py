@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from rankwise.cli.console import console, error_console, print_json
+from rankwise.cli.options import DataOption
 from rankwise.errors import DataError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def evaluate(
     adapter: Annotated[
         str, typer.Argument(help="Folder of a PEFT adapter; or a base model: nano, a hub id, a folder.")
     ],
-    data: Annotated[str, typer.Option(help="skills, alpaca, a hub id, or a .json, .jsonl, .csv, .parquet, .txt file.")],
+    data: DataOption,
     model: Annotated[
         str | None, typer.Option(help="Base model of the adapter; default: the one its configuration names.")
     ] = None,

@@ -1,11 +1,21 @@
 """`rankwise recommend`: which adapter configuration for a model, data and a machine, with the evidence."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rankwise.cli.console import cell, console, error_console, print_json
+from rankwise.cli.options import (
+    BatchSizeOption,
+    DataOption,
+    EpochsOption,
+    LedgerOption,
+    MaxTokensOption,
+    ModelOption,
+    TemplateOption,
+    TrainExamplesOption,
+)
 from rankwise.cli.sizes import parse_bytes, parse_duration
 from rankwise.cli.train import absolute, one_run_study
 
@@ -23,8 +33,8 @@ CONSTANT_SCALE = 2.0
 
 
 def recommend(
-    model: Annotated[str, typer.Option(help="Base model: nano, a hub id or a folder.")],
-    data: Annotated[str, typer.Option(help="skills, alpaca, a hub id, or a .json, .jsonl, .csv, .parquet, .txt file.")],
+    model: ModelOption,
+    data: DataOption,
     memory: Annotated[
         str | None,
         typer.Option(help="What training one adapter may use, such as 8GiB; default: no limit.", show_default=False),
@@ -56,22 +66,17 @@ def recommend(
             help="Race exactly these learning rates; may be repeated. Default: a range for the model's width."
         ),
     ] = None,
-    template: Annotated[
-        Literal["alpaca", "chat", "plain"], typer.Option(help="How an example becomes a prompt.")
-    ] = "alpaca",
-    max_tokens: Annotated[int, typer.Option(min=2, help="Longer examples are excluded and counted, never cut.")] = 256,
-    train_examples: Annotated[int, typer.Option(min=1, help="Training examples.")] = 64,
+    template: TemplateOption = "alpaca",
+    max_tokens: MaxTokensOption = 256,
+    train_examples: TrainExamplesOption = 64,
     validation: Annotated[int, typer.Option(min=1, help="Examples that the race is scored on.")] = 64,
     test: Annotated[int, typer.Option(min=2, help="Examples that the finalists are scored on.")] = 160,
-    epochs: Annotated[float, typer.Option(help="Passes over the training examples; a fraction is allowed.")] = 2.0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Sequences per optimizer step.")] = 4,
+    epochs: EpochsOption = 2.0,
+    batch_size: BatchSizeOption = 4,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the results; default results/recommend-QUESTION.", show_default=False)
     ] = None,
-    ledger: Annotated[
-        str | None,
-        typer.Option(envvar="RANKWISE_LEDGER", help="Database of all runs; default rankwise.db.", show_default=False),
-    ] = None,
+    ledger: LedgerOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the recommendation as one JSON document.")] = False,
 ) -> None:
     """Example: rankwise recommend --model nano --data skills

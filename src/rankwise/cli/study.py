@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rankwise.cli.console import console, error_console
+from rankwise.cli.options import LedgerOption
 from rankwise.cli.plan import print_plan
 from rankwise.cli.sizes import parse_bytes
 from rankwise.errors import ReportError, StudyError
@@ -33,10 +34,7 @@ def study(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the results; default results/NAME.", show_default=False)
     ] = None,
-    ledger: Annotated[
-        str | None,
-        typer.Option(envvar="RANKWISE_LEDGER", help="Database of all runs; default rankwise.db.", show_default=False),
-    ] = None,
+    ledger: LedgerOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and train nothing.")] = False,
     max_pack: Annotated[int, typer.Option(min=1, help="Most runs side by side; 1 trains one at a time.")] = 16,
     memory: Annotated[

@@ -8,6 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from rankwise.cli.console import console, error_console, print_json
+from rankwise.cli.options import (
+    BatchSizeOption,
+    DataOption,
+    EpochsOption,
+    LedgerOption,
+    MaxTokensOption,
+    ModelOption,
+    TemplateOption,
+    TrainExamplesOption,
+)
 from rankwise.errors import StudyError
 
 if TYPE_CHECKING:
@@ -18,8 +28,8 @@ ORIGIN = "rankwise train"
 
 
 def train(
-    model: Annotated[str, typer.Option(help="Base model: nano, a hub id or a folder.")],
-    data: Annotated[str, typer.Option(help="skills, alpaca, a hub id, or a .json, .jsonl, .csv, .parquet, .txt file.")],
+    model: ModelOption,
+    data: DataOption,
     out: Annotated[Path, typer.Option(help="Folder of the adapter; must not hold anything else.")],
     strategy: Annotated[str, typer.Option(help="How the budget is spent on the layers.")] = "uniform",
     rank: Annotated[int, typer.Option(min=1, help="Budget: what a uniform rank of this size would store.")] = 8,
@@ -30,15 +40,13 @@ def train(
         list[str] | None,
         typer.Option(help="all-linear, attention, mlp, a module name or a regular expression; may be repeated."),
     ] = None,
-    template: Annotated[
-        Literal["alpaca", "chat", "plain"], typer.Option(help="How an example becomes a prompt.")
-    ] = "alpaca",
-    max_tokens: Annotated[int, typer.Option(min=2, help="Longer examples are excluded and counted, never cut.")] = 256,
-    train_examples: Annotated[int, typer.Option(min=1, help="Training examples.")] = 200,
+    template: TemplateOption = "alpaca",
+    max_tokens: MaxTokensOption = 256,
+    train_examples: TrainExamplesOption = 200,
     validation: Annotated[int, typer.Option(min=1, help="Examples scored while training.")] = 200,
     test: Annotated[int, typer.Option(min=1, help="Examples scored once, at the end.")] = 400,
-    epochs: Annotated[float, typer.Option(help="Passes over the training examples; a fraction is allowed.")] = 3.0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Sequences per optimizer step.")] = 4,
+    epochs: EpochsOption = 3.0,
+    batch_size: BatchSizeOption = 4,
     learning_rate: Annotated[float, typer.Option(help="Peak of the schedule.")] = 3e-4,
     schedule: Annotated[Literal["cosine", "linear", "constant"], typer.Option(help="After warm-up.")] = "cosine",
     scaling: Annotated[
@@ -48,10 +56,7 @@ def train(
     scale: Annotated[float, typer.Option(help="The factor of constant.")] = 2.0,
     dropout: Annotated[float, typer.Option(help="Dropout on the adapter's input.")] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Decides the data order and the initial adapter.")] = 0,
-    ledger: Annotated[
-        str | None,
-        typer.Option(envvar="RANKWISE_LEDGER", help="Database of all runs; default rankwise.db.", show_default=False),
-    ] = None,
+    ledger: LedgerOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was trained as one JSON document.")] = False,
 ) -> None:
     """Example: rankwise train --model nano --data skills --strategy linear_decay --rank 8 --out adapter

@@ -1,0 +1,19 @@
+"""Options that several commands have, each said once."""
+
+from typing import Annotated, Literal
+
+import typer
+
+DATA_HELP = "skills, alpaca, a hub id, or a .json, .jsonl, .csv, .parquet, .txt file."
+
+ModelOption = Annotated[str, typer.Option(help="Base model: nano, a hub id or a folder.")]
+DataOption = Annotated[str, typer.Option(help=DATA_HELP)]
+TemplateOption = Annotated[Literal["alpaca", "chat", "plain"], typer.Option(help="How an example becomes a prompt.")]
+MaxTokensOption = Annotated[int, typer.Option(min=2, help="Longer examples are excluded and counted, never cut.")]
+TrainExamplesOption = Annotated[int, typer.Option(min=1, help="Training examples.")]
+EpochsOption = Annotated[float, typer.Option(help="Passes over the training examples; a fraction is allowed.")]
+BatchSizeOption = Annotated[int, typer.Option(min=1, help="Sequences per optimizer step.")]
+LedgerOption = Annotated[
+    str | None,
+    typer.Option(envvar="RANKWISE_LEDGER", help="Database of all runs; default rankwise.db.", show_default=False),
+]
