@@ -107,7 +107,7 @@ def test_a_wide_model_gets_smaller_micro_batches_and_a_given_size_stays(small_st
     monkeypatch.setattr("rankwise.packing.activations.TARGET_BYTES", 1_000_000)
     narrow = {run.micro_tokens for run in size_runs(planned, Workbench(), EngineOptions())}
     assert max(narrow) < 2048
-    assert min(narrow) >= size_runs(planned, Workbench(), EngineOptions())[0].longest_tokens
+    assert min(narrow) >= size_runs(planned, Workbench(), EngineOptions())[0].data.longest_tokens
     given = size_runs(planned, Workbench(), EngineOptions(micro_tokens=777))
     assert {run.micro_tokens for run in given} == {777}
 

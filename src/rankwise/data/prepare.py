@@ -13,6 +13,7 @@ A file that names all three splits in a column `split` keeps them.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 
 import numpy as np
@@ -43,6 +44,11 @@ class PreparedData:
     summary: DataSummary
     fingerprint: str
     """16 hexadecimal digits over all tokens, prompt lengths, and the settings that made them."""
+
+    @cached_property
+    def longest_tokens(self) -> int:
+        """Of any example of any split."""
+        return max(example.num_tokens for example in (*self.train, *self.validation, *self.test))
 
 
 @dataclass(frozen=True)

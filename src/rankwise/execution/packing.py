@@ -39,10 +39,6 @@ class SizedRun:
         ).num_steps
 
     @property
-    def longest_tokens(self) -> int:
-        return max(len(example.input_ids) for example in (*self.data.train, *self.data.validation, *self.data.test))
-
-    @property
     def own_frac(self) -> float:
         """Share of the training tokens that are computed for each row, not once for a prefix."""
         total = sum(example.num_tokens for example in self.data.train)
@@ -59,7 +55,7 @@ def estimate_memory(runs: Sequence[SizedRun]) -> MemoryEstimate:
     """Predicted peak of training `runs` together, by cause."""
     movers = [run.planned.run.arm.build_strategy().mover() for run in runs]
     mechanics = [mover.mechanics() for mover in movers if mover is not None]
-    longest = max(run.longest_tokens for run in runs)
+    longest = max(run.data.longest_tokens for run in runs)
     return predict_memory(
         runs[0].shape,
         [run.rank_map for run in runs],

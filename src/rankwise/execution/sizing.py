@@ -53,7 +53,6 @@ def _size(plan: PlannedRun, bench: Workbench, engine: EngineOptions) -> SizedRun
     data, on_host = bench.data(arm), base.device.type != "cuda"
     sites = find_sites(base.model, arm.targets)
     activations = bench.activations(arm.base, sites)
-    longest_tokens = max(example.num_tokens for example in (*data.train, *data.validation, *data.test))
     sized = SizedRun(
         planned=plan,
         rank_map=plan_rank_map(run, sites, base.num_params, {}),
@@ -66,7 +65,7 @@ def _size(plan: PlannedRun, bench: Workbench, engine: EngineOptions) -> SizedRun
         data=data,
         activations=activations,
         micro_tokens=engine.micro_tokens
-        or choose_micro_tokens(activations, longest_tokens=longest_tokens, on_host=on_host),
+        or choose_micro_tokens(activations, longest_tokens=data.longest_tokens, on_host=on_host),
         eval_tokens=engine.eval_tokens,
         on_host=on_host,
     )

@@ -82,12 +82,11 @@ def _storage(tensor: torch.Tensor) -> int:
 
 
 class _KeepInput(torch.autograd.Function):
-    """Keeps what a packed layer keeps, its input, and hands the base's output on, in place like it."""
+    """Keeps what a packed layer keeps, its input, and hands the base's output on."""
 
     @staticmethod
     def forward(ctx: Any, y: torch.Tensor, x: torch.Tensor, anchor: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(x)
-        ctx.mark_dirty(y)
         return y
 
     @staticmethod

@@ -20,12 +20,16 @@ class PlannedRun:
     purpose: Purpose
 
 
-def tuning_runs(study: Study, fingerprints: Fingerprints) -> list[PlannedRun]:
-    """Each arm x candidate learning rate x tuning seed, in that order; none for an arm with one candidate."""
+def tuning_runs(study: Study, fingerprints: Fingerprints, *, rank_all: bool = False) -> list[PlannedRun]:
+    """Each arm x candidate learning rate x tuning seed, in that order.
+
+    None for an arm with one candidate, which needs no choice; with `rank_all` for that, too, because arms are ranked by
+    these runs.
+    """
     return [
         PlannedRun(run=_run(arm, rate, seed, fingerprints, "tuning"), purpose="tuning")
         for arm in study.arms
-        if len(arm.train.learning_rates) > 1
+        if rank_all or len(arm.train.learning_rates) > 1
         for rate in arm.train.learning_rates
         for seed in study.tuning_seeds
     ]

@@ -20,7 +20,7 @@ from rankwise.errors import AllocationError
 from rankwise.lora.gates import new_triplet
 from rankwise.lora.pack import AdapterPack
 from rankwise.lora.truncation import AdapterSpectrum
-from rankwise.records import RanksRevised, Record
+from rankwise.records import RanksRevised
 from rankwise.streams import stream
 from rankwise.training.sensitivity import Sensitivity
 from rankwise.training.slot import Slot
@@ -60,7 +60,7 @@ class MovingRanks:
             grad_down_RD.add_(orthogonality_gradient(down_RD, there_R), alpha=share)
             grad_up_FR.add_(orthogonality_gradient(up_FR.T, there_R).T, alpha=share)
 
-    def after_update(self, step: int) -> Iterator[Record]:
+    def after_update(self, step: int) -> Iterator[RanksRevised]:
         """What follows the optimizer step number `step`, from 1: measure, shrink, revise.
 
         Raises:
@@ -91,7 +91,7 @@ class MovingRanks:
         active = {name: np.array(mask, dtype=bool) for name, mask in state.items()}
         self._pack.set_active(self._slot.number, active)
 
-    def _revise(self, step: int) -> Iterator[Record]:
+    def _revise(self, step: int) -> Iterator[RanksRevised]:
         spectrum = None
         if self._mechanics.importance == "singular_value":
             scales = {site.name: self._rank_map.scale_of(site.name) for site in self._rank_map.sites}

@@ -30,7 +30,6 @@ from rankwise.packing.forward import token_losses
 from rankwise.profiling.memory import PeakMemory
 from rankwise.records import (
     AdapterTrained,
-    RanksRevised,
     Record,
     RunAllocated,
     RunDiverged,
@@ -234,18 +233,11 @@ class _PackTraining:
         self.pack.refresh()
         self._charge(live, tokens_K, time.monotonic() - started)
         records += self._evaluate([slot for slot in live if slot.is_evaluation_due()])
-        self._keep_revisions(records)
         return records + self.finish(live)
 
     def finish(self, slots: Sequence[Slot]) -> list[Record]:
         """The last records of those that are done."""
         return [record for slot in slots if slot.is_done for record in self._finish(slot)]
-
-    def _keep_revisions(self, records: Sequence[Record]) -> None:
-        history_of = {slot.run.id: self.histories[slot.number] for slot in self.slots}
-        for record in records:
-            if isinstance(record, RanksRevised):
-                history_of[record.run_id].revise(record)
 
     @contextmanager
     def _traced(self, live: Sequence[Slot]) -> Iterator[list[Record]]:
@@ -309,7 +301,9 @@ class _PackTraining:
             slot.update(grad_norm)
             moving = self.moving[slot.number]
             if moving is not None:
-                yield from moving.after_update(step)
+                for revised in moving.after_update(step):
+                    self.histories[slot.number].revise(revised)
+                    yield revised
         elif slot.diverged is None:
             what = "loss" if not math.isfinite(loss_nats) else "gradient norm"
             value = loss_nats if what == "loss" else grad_norm
@@ -420,9 +414,8 @@ def _beginning_with(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, 
 
 def _choose_micro_tokens(base: LoadedBase, runs: Sequence[AllocatedRun]) -> int:
     sites = dict.fromkeys(site.name for r in runs for site in r.rank_map.sites)
-    rows = (row for r in runs for split in (r.data.train, r.data.validation, r.data.test) for row in split)
     return choose_micro_tokens(
         measure_activations(base.model, sites),
-        longest_tokens=max(row.num_tokens for row in rows),
+        longest_tokens=max(r.data.longest_tokens for r in runs),
         on_host=base.device.type != "cuda",
     )

@@ -58,7 +58,7 @@ def _solo_bytes(sized: SizedRun, *, batch_size: int | None = None, longest: int 
     Or one adapter in this engine, where that needs more: the race must fit as well.
     """
     rows = batch_size or sized.planned.run.arm.train.batch_size
-    longest = longest or sized.longest_tokens
+    longest = longest or sized.data.longest_tokens
     elsewhere = predict_memory(
         sized.shape,
         [sized.rank_map],
@@ -77,7 +77,7 @@ def _solo_bytes(sized: SizedRun, *, batch_size: int | None = None, longest: int 
 def race_engine(template: Arm, bench: Workbench) -> EngineOptions:
     """Passes no larger than one batch, for a race under a memory limit."""
     sized = _size(template, bench, EngineOptions())
-    tokens = sized.longest_tokens * template.train.batch_size
+    tokens = sized.data.longest_tokens * template.train.batch_size
     default = EngineOptions()
     return replace(default, micro_tokens=min(sized.micro_tokens, tokens), eval_tokens=min(default.eval_tokens, tokens))
 
@@ -113,7 +113,7 @@ def _what_would_fit(arms: Sequence[SizedArm], limit_bytes: int, bench: Workbench
     smallest = min(arms, key=lambda sized: sized.solo_bytes)
     sized = _size(smallest.arm, bench, engine)
     train = smallest.arm.train
-    shorter = max(1, sized.longest_tokens // 2)
+    shorter = max(1, sized.data.longest_tokens // 2)
     packed = replace(sized, shape=replace(sized.shape, param_bytes=QUANTIZED_BYTES["nf4"]))
     ways = {
         "--batch-size 1": _solo_bytes(sized, batch_size=1),
@@ -123,7 +123,7 @@ def _what_would_fit(arms: Sequence[SizedArm], limit_bytes: int, bench: Workbench
     told = ", ".join(f"{way} would need {format_bytes(size)}" for way, size in ways.items())
     return (
         f"--memory: no arm can be trained in {format_bytes(limit_bytes)}. The smallest, {smallest.arm.name} with "
-        f"batches of {train.batch_size} sequences of up to {sized.longest_tokens} tokens, is predicted to need "
+        f"batches of {train.batch_size} sequences of up to {sized.data.longest_tokens} tokens, is predicted to need "
         f"{format_bytes(smallest.solo_bytes)}; {told}. Choose one that fits, a smaller base model, or allow more. "
         "Nothing was trained."
     )

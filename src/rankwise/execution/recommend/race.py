@@ -18,8 +18,7 @@ from rankwise.execution.run_study import StudyOptions, StudyStopped, train_phase
 from rankwise.execution.workbench import Workbench
 from rankwise.ledger import Ledger, RunRow, StudyResults
 from rankwise.study.config import Arm, CompareSettings, Study
-from rankwise.study.plan import Fingerprints, PlannedRun
-from rankwise.study.runs import Run
+from rankwise.study.plan import PlannedRun, tuning_runs
 
 FIRST_RACE_SEED = 1000
 """Seeds of the race; those that confirm are counted from 0, so that the two never meet."""
@@ -77,7 +76,7 @@ class Rung:
 def run_rung(work: Work, number: int, label: str, arms: Sequence[Arm], *, epochs: float, num_seeds: int) -> Rung:
     """Train `arms` over `epochs` with the learning rates that each of them holds."""
     study = rung_study(work.question, number, arms, epochs=epochs, num_seeds=num_seeds)
-    planned = plan_rung(study, work.bench.fingerprints(study))
+    planned = tuning_runs(study, work.bench.fingerprints(study), rank_all=True)
     results, _ = work.train(study, [(label, planned)])
     scores = score_arms(arms, results, study.tuning_seeds)
     return Rung(
@@ -102,26 +101,6 @@ def rung_study(question: Question, number: int, arms: Sequence[Arm], *, epochs: 
             baseline=arms[0].name, level=question.level, equivalence_nats=question.equivalence_nats
         ),
     )
-
-
-def plan_rung(study: Study, fingerprints: Fingerprints) -> list[PlannedRun]:
-    """Each arm x learning rate x tuning seed, those of arms with a single rate as well: they are ranked, not tuned."""
-    return [
-        PlannedRun(
-            run=Run(
-                arm=arm,
-                learning_rate=rate,
-                seed=seed,
-                base_fingerprint=fingerprints[arm.name][0],
-                data_fingerprint=fingerprints[arm.name][1],
-                scores_test=False,
-            ),
-            purpose="tuning",
-        )
-        for arm in study.arms
-        for rate in arm.train.learning_rates
-        for seed in study.tuning_seeds
-    ]
 
 
 def score_arms(arms: Sequence[Arm], results: StudyResults, seeds: Sequence[int]) -> tuple[ArmScore, ...]:
