@@ -96,7 +96,7 @@ def workload_of(args: argparse.Namespace) -> Workload:
 def run_role(role: str) -> dict[str, Any]:
     command = [sys.executable, __file__, *sys.argv[1:], "--role", role]
     # As the command `rankwise` sets it; the peer runs with OpenMP's default unless it is tuned.
-    waiting = {} if role == "peft-defaults" else {"OMP_WAIT_POLICY": "PASSIVE"}
+    waiting = {} if role == "peft-defaults" else {"GOMP_SPINCOUNT": "10000"}
     finished = subprocess.run(command, env=waiting | os.environ, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(finished.stdout.splitlines()[-1])
 
