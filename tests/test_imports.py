@@ -48,3 +48,12 @@ def test_every_public_name_is_there(name):
 def test_an_unknown_public_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'rank_wise'"):
         _ = rankwise.rank_wise
+
+
+def test_no_hint_about_optional_kernels_reaches_the_user_and_other_warnings_do():
+    """bitsandbytes, which PEFT imports, would print it in every command on some processors."""
+    logger = "logging.getLogger('bitsandbytes.backends.cpu.ops')"
+    hint = f"{logger}.warning('Failed to load CPU gemm_4bit_forward from kernels-community: %s', 1)"
+    code = f"import logging\nimport rankwise\n{hint}\n{logger}.warning('something else')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "something else\n"

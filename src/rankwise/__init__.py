@@ -3,6 +3,7 @@
 The public names load on first use, so `import rankwise` imports neither torch nor anything else that is slow.
 """
 
+import logging
 from importlib import import_module
 from typing import Any
 
@@ -31,6 +32,14 @@ _MODULE_OF = {
 """Where each public name lives."""
 
 __all__ = ["__version__", *_MODULE_OF]  # noqa: PLE0604 - all of them are strings
+
+
+# PEFT imports bitsandbytes wherever it is installed, quantized base or not, and on processors with AVX512-BF16 that tells
+# every process that an optional kernel from the hub is missing. It is not missed here: quantized products are computed
+# with the library's own. Only this one message of this one logger is held back.
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
+    lambda record: not str(record.msg).startswith("Failed to load CPU gemm_4bit_forward")
+)
 
 
 def __getattr__(name: str) -> Any:
