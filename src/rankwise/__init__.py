@@ -34,9 +34,9 @@ _MODULE_OF = {
 __all__ = ["__version__", *_MODULE_OF]  # noqa: PLE0604 - all of them are strings
 
 
-# PEFT imports bitsandbytes wherever it is installed, quantized base or not, and on processors with AVX512-BF16 that tells
-# every process that an optional kernel from the hub is missing. It is not missed here: quantized products are computed
-# with the library's own. Only this one message of this one logger is held back.
+# PEFT imports bitsandbytes wherever it is installed, quantized base or not, and on processors with AVX512-BF16 that
+# tells every process that an optional kernel from the hub is missing. It is not missed here: quantized products are
+# computed with the library's own. Only this one message of this one logger is held back.
 logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
     lambda record: not str(record.msg).startswith("Failed to load CPU gemm_4bit_forward")
 )

@@ -121,9 +121,9 @@ app.command(short_help="What this machine can do.")(doctor)
 
 def main() -> None:
     """Entry point of the command `rankwise`."""
-    # OpenMP reads this once, when torch is loaded. Threads that spin long while they wait for each other stop each other
-    # as soon as anything else runs on the cores; threads that never spin pay for a system call at every barrier. A short
-    # spin was the fastest with quiet cores and with busy ones (docs/log.md).
+    # OpenMP reads this once, when torch is loaded. Threads that spin long while they wait for each other stop each
+    # other as soon as anything else runs on the cores; threads that never spin pay for a system call at every barrier.
+    # A short spin was the fastest with quiet cores and with busy ones (docs/log.md).
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     app(prog_name="rankwise")
