@@ -1,7 +1,9 @@
 """The two consoles of the command line: results on standard output, what is only for a person on the other."""
 
 import json
+import math
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -21,6 +23,11 @@ def cell(value: object, style: str = "") -> Text:
 def print_json(document: Any) -> None:
     """Write one JSON document to standard output, never wrapped or coloured."""
     sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers as JSON can have them: null for what is not finite."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def print_error(message: str) -> None:

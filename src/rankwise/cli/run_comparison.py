@@ -4,8 +4,6 @@ E = examples of the test split.
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 from rich.console import Group, RenderableType
@@ -15,6 +13,7 @@ from scipy import stats
 
 from rankwise.cli.console import cell
 from rankwise.cli.run_tables import facts_table, format_count, format_score
+from rankwise.ledger.flat import leaves
 from rankwise.ledger.results import RunRow, StudyResults
 from rankwise.reporting.comparison import compare_arms
 from rankwise.reporting.format import (
@@ -54,7 +53,7 @@ def _side_by_side(first: RunRow, second: RunRow, third: str | None = None) -> Ta
 
 def _spec_table(first: RunRow, second: RunRow) -> Table:
     """All settings that differ, and how many are the same."""
-    mine, theirs = dict(_leaves(first.spec)), dict(_leaves(second.spec))
+    mine, theirs = dict(leaves(first.spec)), dict(leaves(second.spec))
     names = list(dict.fromkeys([*mine, *theirs]))
     table = _side_by_side(first, second)
     table.add_row(cell("arm"), cell(first.arm), cell(second.arm))
@@ -64,15 +63,6 @@ def _spec_table(first: RunRow, second: RunRow) -> Table:
     num_same = sum(mine.get(name) == theirs.get(name) for name in names)
     table.add_row(cell(f"{num_same} settings are the same"), "", "")
     return table
-
-
-def _leaves(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """`{"arm": {"dropout": 0.0}}` as `("arm.dropout", 0.0)`."""
-    for name, value in document.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _ranks_table(first: RunRow, second: RunRow) -> Table | Text:

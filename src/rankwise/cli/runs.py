@@ -1,13 +1,13 @@
 """`rankwise runs`: read the ledger. Which runs there are, what exactly one of them was, and how two of them differ."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from rankwise.cli.console import console, print_json
+from rankwise.cli.console import console, finite, print_json
 
 if TYPE_CHECKING:
     from rankwise.ledger import Ledger, RunRow
@@ -27,23 +27,31 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 @app.command("list", short_help="All runs and what they scored.")
 def list_runs(
     study: Annotated[str | None, typer.Option(help="Only the runs of this study.")] = None,
+    form: Annotated[
+        Literal["table", "csv", "parquet", "json"] | None,
+        typer.Option("--format", help="How to write them; default: a table, or what the name of --out ends in."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write instead of standard output.")] = None,
     as_json: JsonOption = False,
     ledger: LedgerOption = None,
 ) -> None:
     """Example: rankwise runs list --study embedded
 
     List all runs of the ledger, or of one study, with their status and scores. A run that several studies or arms
-    share is listed once for each.
+    share is listed once for each. CSV and Parquet have more columns than fit a terminal.
     """
+    from rankwise.cli.run_files import choose_format, write_runs
+
+    chosen = choose_format(form, as_json, out)
     with _open(ledger) as opened:
         names = [study] if study is not None else opened.study_names()
         rows = [(name, run) for name in names for run in opened.study_results(name, with_details=False).runs]
-    if as_json:
-        print_json([_list_entry(name, run) for name, run in rows])
-    else:
+    if chosen == "table":
         from rankwise.cli.run_tables import runs_table
 
         console.print(runs_table(rows) if rows else "The ledger holds no runs yet.")
+    else:
+        write_runs(rows, chosen, out)
 
 
 @app.command("show", short_help="The audit of one run: planned and realised ranks, scores, curve, environment.")
@@ -98,23 +106,6 @@ def _open(ledger: str | None) -> "Ledger":
     return open_ledger(ledger, create=False)
 
 
-def _list_entry(study: str, run: "RunRow") -> dict[str, Any]:
-    return {
-        "id": run.id,
-        "study": study,
-        "arm": run.arm,
-        "purpose": run.purpose,
-        "strategy": run.strategy,
-        "learning_rate": run.learning_rate,
-        "seed": run.seed,
-        "status": run.status,
-        "params": run.spent_params,
-        "scores": _finite(run.scores),
-        "wall_s": run.wall_s,
-        "peak_memory_bytes": run.peak_memory_bytes,
-    }
-
-
 def _show_document(
     run: "RunRow", memberships: list[tuple[str, str, str]], environment: Mapping[str, str]
 ) -> dict[str, Any]:
@@ -128,7 +119,7 @@ def _show_document(
         "id": run.id,
         "studies": [dict(zip(("study", "arm", "purpose"), place, strict=True)) for place in memberships],
         **{name: getattr(run, name) for name in names + params + costs + counts},
-        "scores": _finite(run.scores),
+        "scores": finite(run.scores),
         "sites": _sites(run),
         "revisions": [{"step": revision.step, "ranks": revision.ranks} for revision in run.revisions],
         "stability": {
@@ -136,10 +127,10 @@ def _show_document(
             "gradient_spikes": grad_spikes(run),
             "traces": [_trace(trace) for trace in run.traces],
         },
-        "training_curve": [_finite(asdict(point)) for point in run.training_curve],
-        "grad_norm_curve": [_finite(asdict(point)) for point in run.grad_norm_curve],
+        "training_curve": [finite(asdict(point)) for point in run.training_curve],
+        "grad_norm_curve": [finite(asdict(point)) for point in run.grad_norm_curve],
         "learning_rate_curve": [asdict(point) for point in run.learning_rate_curve],
-        "validation_curve": [_finite(asdict(point)) for point in run.validation_curve],
+        "validation_curve": [finite(asdict(point)) for point in run.validation_curve],
         "spec": run.spec,
         "environment": environment,
     }
@@ -163,10 +154,5 @@ def _sites(run: "RunRow") -> list[dict[str, Any]]:
 
 def _trace(trace: "StepTrace") -> dict[str, Any]:
     names = ("grad_norms", "update_norms", "weight_norms")
-    norms = {name: _finite(dict(zip(trace.groups, getattr(trace, name), strict=True))) for name in names}
+    norms = {name: finite(dict(zip(trace.groups, getattr(trace, name), strict=True))) for name in names}
     return {"step": trace.step, **norms}
-
-
-def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no word for what is not a number: null."""
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}

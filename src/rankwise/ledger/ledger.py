@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL, Connection, Engine
 
@@ -19,6 +19,9 @@ from rankwise.ledger.writing import write_records
 from rankwise.records import Record
 from rankwise.study.config import Study
 from rankwise.study.runs import Purpose, Run
+
+if TYPE_CHECKING:
+    import pandas
 
 
 def open_ledger(url: str | None = None, *, create: bool = True) -> "Ledger":
@@ -161,6 +164,29 @@ class Ledger:
         """All about one study. Without details, sites, training curves and per-example losses are left out."""
         with self._read() as connection:
             return reading.study_results(connection, study_name, with_details=with_details)
+
+    def to_pandas(self, study: str | None = None, *, settings: bool = False) -> "pandas.DataFrame":
+        """All runs, or those of one study, as a data frame: what a run is, what became of it, its scores and its cost.
+
+        One row for each place that a run has: a run that two studies or arms share is there twice, with the same `id`.
+        With `settings`, each setting is a further column (`arm.train.batch_size`).
+        """
+        from rankwise.ledger.frames import runs_frame
+
+        return runs_frame(self._all_results(study, with_details=False), settings=settings)
+
+    def metrics_to_pandas(self, study: str | None = None) -> "pandas.DataFrame":
+        """Metrics by step of all runs, or of those of one study, as a data frame: one row a run and step.
+
+        Columns: `id`, `step`, then those of `rankwise.ledger.flat.metric_series` that some run has.
+        """
+        from rankwise.ledger.frames import metrics_frame
+
+        return metrics_frame(self._all_results(study, with_details=True))
+
+    def _all_results(self, study: str | None, *, with_details: bool) -> list[StudyResults]:
+        names = self.study_names() if study is None else [study]
+        return [self.study_results(name, with_details=with_details) for name in names]
 
     def run(self, prefix: str) -> RunRow:
         """The run whose id begins with `prefix`, if it is the only one."""

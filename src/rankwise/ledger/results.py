@@ -70,6 +70,10 @@ class RunRow:
     pack_slots: int | None = None
     tokens: int | None = None
     padding_tokens: int | None = None
+    claimed_at: float | None = field(default=None, compare=False)
+    """When a worker took it last, in seconds since 1970."""
+    finished_at: float | None = field(default=None, compare=False)
+    """When its end was last written: no part of what the run is."""
 
     @property
     def spent_ranks(self) -> tuple[int, ...]:
