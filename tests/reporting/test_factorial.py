@@ -59,6 +59,16 @@ def test_the_report_shows_them_with_what_they_rest_on(build_study):
     assert row.startswith("| initialisation | gaussian | kaiming | +0.0")
     assert row.endswith("| 8 | 4 of 4 |")
     assert "Interactions of two factors" in text
+    assert "linear mixed model" in text
+
+
+def test_the_mixed_model_agrees_in_a_full_factorial(build_study):
+    factorial = compare_arms(crossed(build_study, num_seeds=8, rates=(3e-4,))).factorial
+    by_hand = {(effect.factor, effect.level): effect.estimate.value for effect in factorial.main_effects}
+    fitted = {(effect.factor, effect.level): effect.estimate.value for effect in factorial.mixed.effects}
+    assert fitted == pytest.approx(by_hand, abs=1e-8)
+    assert factorial.mixed.num_runs == 64
+    assert 0 < factorial.mixed.seed_frac < 1
 
 
 def test_a_part_of_a_factorial_says_that_it_is_one(build_study):

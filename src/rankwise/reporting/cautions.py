@@ -68,12 +68,22 @@ def _too_few_seeds(results: StudyResults, arms: Sequence[ArmComparison]) -> Iter
 def _unequal_params(results: StudyResults, arms: Sequence[ArmComparison]) -> Iterator[str]:
     """A residual below the cheapest component is what integer ranks leave; more than that is an unequal comparison."""
     for arm in arms:
-        costs = [s.in_features + s.out_features for run in results.reported(arm.name) for s in run.sites]
-        if costs and arm.residual_params and arm.residual_params.high >= min(costs):
+        if arm.residual_params and lacks_budget(results, arm):
             yield (
                 f"{arm.name}: {format_span(arm.residual_params)} parameters of the budget are unspent, enough for "
-                f"another component ({min(costs):,}); it competes with less than was allowed."
+                f"another component ({_cheapest(results, arm):,}); it competes with less than was allowed."
             )
+
+
+def lacks_budget(results: StudyResults, arm: ArmComparison) -> bool:
+    """Whether a run left enough of its budget unspent to buy another component."""
+    cheapest = _cheapest(results, arm)
+    return bool(cheapest and arm.residual_params and arm.residual_params.high >= cheapest)
+
+
+def _cheapest(results: StudyResults, arm: ArmComparison) -> int | None:
+    costs = (s.in_features + s.out_features for run in results.reported(arm.name) for s in run.sites)
+    return min(costs, default=None)
 
 
 def _deviating(arms: Sequence[ArmComparison]) -> Iterator[str]:
@@ -97,7 +107,7 @@ def _rates(results: StudyResults, arms: Sequence[ArmComparison]) -> Iterator[str
 
 
 def _scales(results: StudyResults, arms: Sequence[ArmComparison]) -> Iterator[str]:
-    uneven = [arm.name for arm in arms if _has_uneven_scales(results, arm.name)]
+    uneven = [arm.name for arm in arms if has_uneven_scales(results, arm.name)]
     if uneven:
         yield (
             f"{', '.join(uneven)}: the scale of the product differs between sites, because the scaling rule divides "
@@ -105,7 +115,8 @@ def _scales(results: StudyResults, arms: Sequence[ArmComparison]) -> Iterator[st
         )
 
 
-def _has_uneven_scales(results: StudyResults, arm: str) -> bool:
+def has_uneven_scales(results: StudyResults, arm: str) -> bool:
+    """Whether a reported run of the arm has sites of different scale."""
     return any(len({site.scale for site in run.sites if site.realised_rank}) > 1 for run in results.reported(arm))
 
 

@@ -20,8 +20,10 @@ from rankwise.reporting.collect import (
     seed_scores,
     tuning_points,
 )
-from rankwise.reporting.estimates import describe_difference, mean_estimate, paired_comparison
+from rankwise.reporting.estimates import describe_difference, mean_estimate, paired_comparison, perplexity_of
 from rankwise.reporting.factorial import factorial_of
+from rankwise.reporting.flaws import find_flaws
+from rankwise.reporting.ordering import ordering_of
 from rankwise.reporting.stability import stability_of
 from rankwise.reporting.values import ArmComparison, Estimate, Span, StudyComparison
 from rankwise.statistics.multiplicity import holm
@@ -53,6 +55,8 @@ def compare_arms(results: StudyResults, *, rng_seed: int = 0) -> StudyComparison
         arms=tuple(arms),
         minimum_detectable_nats=median(known) if known else None,
         factorial=factorial_of(results, rng_seed),
+        ordering=ordering_of(results),
+        flaws=find_flaws(results, arms),
         warnings=cautions(results, arms),
     )
 
@@ -62,6 +66,7 @@ def _describe_arm(results: StudyResults, name: str, rng_seed: int) -> ArmCompari
     reported = tuple(reported_runs(results, name).values())
     scored = [run for run in reported if is_scored(run)]
     strategy = next(arm["strategy"] for arm in results.study["arms"] if arm["name"] == name)
+    test_loss = _score(results, name, scored, "test_loss", rng_seed)
     return ArmComparison(
         name=name,
         strategy=strategy,
@@ -69,8 +74,8 @@ def _describe_arm(results: StudyResults, name: str, rng_seed: int) -> ArmCompari
         is_control=is_control(strategy),
         deviations=deviations(results, name),
         seeds=seed_scores(results, name),
-        test_loss=_score(results, name, scored, "test_loss", rng_seed),
-        perplexity=_score(results, name, scored, "test_perplexity", rng_seed),
+        test_loss=test_loss,
+        perplexity=test_loss and perplexity_of(test_loss),
         token_accuracy=_score(results, name, scored, "test_token_accuracy", rng_seed),
         difference=None,
         ranks=Span.of(rank for run in reported for rank in run.spent_ranks),

@@ -6,8 +6,10 @@ from typing import Any
 from rankwise.ledger.results import StudyResults
 from rankwise.reporting.audit_section import audit_section
 from rankwise.reporting.effects_section import main_effects_section
+from rankwise.reporting.flaws import flaws_line, flaws_section
 from rankwise.reporting.format import format_count
 from rankwise.reporting.markdown import bullets, code, code_block, details, escape, table
+from rankwise.reporting.ordering import ordering_section
 from rankwise.reporting.stability_section import stability_section
 from rankwise.reporting.style import FigureFiles
 from rankwise.reporting.tables import cost_table, evidence_table, main_table, runs_table, tuning_table
@@ -28,6 +30,7 @@ def render_results(
         f"**Hypothesis.** {escape(results.hypothesis)}\n",
         "## Verdict\n",
         verdict_section(comparison),
+        flaws_line(comparison),
         by_name.get("differences", ""),
         _warnings(comparison),
         "## Results\n",
@@ -36,6 +39,7 @@ def render_results(
         "### Secondary scores and cost\n",
         _costs(comparison),
         _evidence(comparison),
+        ordering_section(comparison),
         main_effects_section(comparison),
         "## Rank maps\n" if "rank_maps" in by_name else "",
         by_name.get("rank_maps", ""),
@@ -48,6 +52,7 @@ def render_results(
         audit_section(comparison),
         "## Diverged and missing runs\n",
         failures_section(comparison),
+        flaws_section(comparison),
         _data(results.data_summary),
         _methods(comparison),
         _environment(results.environment),

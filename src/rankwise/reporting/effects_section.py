@@ -1,8 +1,8 @@
 """The section on main effects and interactions, for studies whose arms are a factorial."""
 
-from rankwise.reporting.format import format_difference, format_seeds
+from rankwise.reporting.format import format_difference, format_loss, format_percent, format_seeds
 from rankwise.reporting.markdown import bullets, details, escape, table
-from rankwise.reporting.values import Factorial, StudyComparison
+from rankwise.reporting.values import Factorial, SeedVariance, StudyComparison
 
 
 def main_effects_section(comparison: StudyComparison) -> str:
@@ -23,6 +23,8 @@ def main_effects_section(comparison: StudyComparison) -> str:
             "the effect is of those alone, and effects with different combinations do not compare."
         )
     text = f"### Main effects\n\n{_main_effects(found, interval)}\n{bullets(notes)}"
+    if found.mixed:
+        text += "\n" + _mixed(found.mixed, interval)
     if found.interactions:
         text += "\n" + details("Interactions of two factors", _interactions(found, interval))
     return text
@@ -53,6 +55,25 @@ def _main_effects(found: Factorial, interval: str) -> str:
         for effect in found.main_effects
     )
     return table(("Factor", "Level", "Reference", f"Main effect {interval}", "n", "Combinations"), rows, "lllrrr")
+
+
+def _mixed(found: SeedVariance, interval: str) -> str:
+    rows = (
+        (escape(effect.factor), escape(effect.level), escape(effect.reference), format_difference(effect.estimate))
+        for effect in found.effects
+    )
+    text = (
+        f"The luck of the seed: a {found.method}, over {found.num_runs} runs. Standard deviation between seeds "
+        f"{format_loss(found.sd_seed)} nats, of the rest {format_loss(found.sd_rest)}: seeds are "
+        f"{format_percent(found.seed_frac)} of the variance, which pairing takes out of every difference above.\n"
+    )
+    return (
+        text
+        + "\n"
+        + details(
+            "Effects in the mixed model", table(("Factor", "Level", "Reference", f"Effect {interval}"), rows, "lllr")
+        )
+    )
 
 
 def _interactions(found: Factorial, interval: str) -> str:

@@ -5,7 +5,7 @@ tuned. Only arms that share everything else with the baseline take part: another
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ from rankwise.reporting.audit import init_in_words, scaling_in_words
 from rankwise.reporting.collect import arm_settings, candidate_rates, is_scored, reported_runs
 from rankwise.reporting.estimates import to_estimate
 from rankwise.reporting.format import format_rate
-from rankwise.reporting.values import Factorial, InteractionEffect, MainEffect
+from rankwise.reporting.values import Factorial, InteractionEffect, MainEffect, MixedEffect, SeedVariance
 from rankwise.statistics.factorial import FactorEffect, Interaction, interactions, main_effects
+from rankwise.statistics.mixed import fit_mixed_model
 from rankwise.streams import stream
 
 Settings = Mapping[str, Any]
@@ -55,6 +56,15 @@ def factorial_of(results: StudyResults, rng_seed: int) -> Factorial | None:
         left_out_seeds=tuple(seed for seed in results.study["seeds"] if seed not in seeds),
         main_effects=tuple(map(_main_effect, effects_of(main_effects, "main effects"))),
         interactions=tuple(map(_interaction, effects_of(interactions, "interactions"))),
+        mixed=_mixed(
+            [
+                (run.scores["test_loss"], {f: level_of[arm][f] for f in factors}, run.seed)
+                for arm in arms
+                for run in runs[arm].values()
+            ],
+            reference,
+            level,
+        ),
     )
 
 
@@ -101,6 +111,37 @@ def _factors_in_words(train: Settings) -> str:
 
 def _short(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
+
+
+def _mixed(
+    runs: Sequence[tuple[float, Mapping[str, str], int]], reference: Mapping[str, str], level: float
+) -> SeedVariance | None:
+    """The mixed model of (loss, levels, seed) of every finished run, those without a partner included."""
+    found = fit_mixed_model(
+        [loss for loss, _, _ in runs],
+        {factor: [levels[factor] for _, levels, _ in runs] for factor in reference},
+        [seed for _, _, seed in runs],
+        reference,
+        level=level,
+    )
+    if found is None:
+        return None
+    return SeedVariance(
+        effects=tuple(
+            MixedEffect(
+                factor=effect.factor,
+                level=effect.level,
+                reference=effect.reference,
+                estimate=to_estimate(effect.effect, effect.interval),
+            )
+            for effect in found.effects
+        ),
+        sd_seed=found.sd_seed,
+        sd_rest=found.sd_rest,
+        seed_frac=found.seed_frac,
+        num_runs=found.num_runs,
+        method=found.method,
+    )
 
 
 def _main_effect(found: FactorEffect) -> MainEffect:

@@ -188,6 +188,31 @@ class InteractionEffect:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MixedEffect:
+    """A level's fixed effect in the mixed model."""
+
+    factor: str
+    level: str
+    reference: str
+    estimate: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedVariance:
+    """Main effects and the luck of the seed, fitted together to every finished run of a factorial."""
+
+    effects: tuple[MixedEffect, ...]
+    sd_seed: float
+    """Standard deviation between seeds, nats: what pairing takes out."""
+    sd_rest: float
+    """Standard deviation of the rest, nats."""
+    seed_frac: float
+    """Share of the variance that the seed explains."""
+    num_runs: int
+    method: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Factorial:
     """Arms that vary two or more factors at once and nothing else."""
 
@@ -201,6 +226,35 @@ class Factorial:
     left_out_seeds: tuple[int, ...]
     main_effects: tuple[MainEffect, ...]
     interactions: tuple[InteractionEffect, ...]
+    mixed: SeedVariance | None
+    """None where the model cannot be fitted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ordering:
+    """How alike single seeds order the arms that have the baseline's budget and settings."""
+
+    arms: tuple[str, ...]
+    seeds: tuple[int, ...]
+    """On which every one of the arms finished."""
+    tau: Estimate
+    """Kendall's tau, mean over pairs of seeds: 1 the same order, 0 none in common."""
+    p: float | None
+    """Friedman's test of "no arm tends to be above another"."""
+    first_frac: dict[str, float]
+    """Share of the seeds in which each arm has the lowest test loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlawCheck:
+    """One known flaw of comparing rank allocations, judged for this study by what its ledger holds."""
+
+    flaw: str
+    """What others did, in words."""
+    is_avoided: bool | None
+    """None: there is nothing yet to judge it by."""
+    evidence: str
+    """Numbers, in a sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,6 +327,10 @@ class StudyComparison:
     """The median of the comparisons' own; None where none could show anything."""
     factorial: Factorial | None
     """None where arms do not vary two factors at once."""
+    ordering: Ordering | None
+    """None where no two seeds finished in three arms of equal conditions."""
+    flaws: tuple[FlawCheck, ...]
+    """In the order of docs/reading-the-report.md."""
     warnings: tuple[str, ...]
 
     def arm(self, name: str) -> ArmComparison:

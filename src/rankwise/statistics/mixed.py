@@ -1,6 +1,6 @@
 """A linear mixed model of a factorial study: what each level does, with the luck of the seed as a random effect.
 
-    loss[a, s] = intercept + sum over factors of effect[level of a] + seed[s] + error[a, s],    seed[s] ~ N(0, sd_seed^2)
+    loss[a, s] = intercept + sum over factors of effect[level of a] + seed[s] + error[a, s],  seed[s] ~ N(0, sd_seed^2)
 
 fitted by restricted maximum likelihood through `statsmodels` (Laird and Ware, Biometrics 38, 1982). In a balanced
 design its effects are the main effects of `factorial.py`. Two things are new: the split of the spread into seeds and

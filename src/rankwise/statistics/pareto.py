@@ -55,4 +55,4 @@ def not_dominated(cost_A: np.ndarray, loss_A: np.ndarray) -> np.ndarray:
     """Which arms no other arm equals or beats in both while beating it in one; (A,) bool."""
     no_more_AA = (cost_A[:, None] <= cost_A) & (loss_A[:, None] <= loss_A)
     less_AA = (cost_A[:, None] < cost_A) | (loss_A[:, None] < loss_A)
-    return ~(no_more_AA & less_AA).any(axis=0)
+    return np.asarray(~(no_more_AA & less_AA).any(axis=0))
