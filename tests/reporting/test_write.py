@@ -50,11 +50,15 @@ def test_the_report_is_the_golden_one(written):
     assert written.results.read_text(encoding="utf-8") == GOLDEN.read_text(encoding="utf-8")
 
 
-def test_every_link_of_the_report_leads_to_a_file(written):
+def test_every_link_of_the_report_leads_to_a_file_or_a_heading(written):
     text = written.results.read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)]+)\)", text)
+    headings = {
+        re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in re.findall(r"^#+ (.+)$", text, re.M)
+    }
     assert len(links) > 15
-    assert all((written.results.parent / link).is_file() for link in links)
+    assert all(link[1:] in headings for link in links if link.startswith("#"))
+    assert all((written.results.parent / link).is_file() for link in links if not link.startswith("#"))
 
 
 def test_every_reported_run_can_be_found_by_its_id(small, written):
