@@ -36,6 +36,10 @@ class AdapterError(RankwiseError, ValueError):
     """An adapter folder is not one, belongs to another base, or holds what is refused."""
 
 
+class EvaluationError(RankwiseError, ValueError):
+    """A benchmark cannot be run, or results of an evaluation cannot be written."""
+
+
 class LedgerError(RankwiseError, RuntimeError):
     """The ledger cannot be opened, read or written."""
 

@@ -7,7 +7,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
 from rankwise.allocation.rank_map import Scaling
-from rankwise.evaluation.generation import generate_answers, is_exact_match
+from rankwise.evaluation.generation import Answer, generate_answers, is_exact_match
 from tests.families import FAMILIES, family, mixed_rank_map, random_pack, random_prompts
 from tests.tiny import VOCAB
 
@@ -22,6 +22,10 @@ def tokenizer():
     words = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
     words.pre_tokenizer = WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+def texts(*arguments, **options) -> list[str]:
+    return [answer.text for answer in generate_answers(*arguments, **options)]
 
 
 def greedy_reference(model, prompt: np.ndarray, max_new_tokens: int, context: int = 64) -> list[int]:
@@ -41,7 +45,7 @@ def greedy_reference(model, prompt: np.ndarray, max_new_tokens: int, context: in
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_padded_batch_answers_as_each_prompt_alone_without_a_cache(name, tokenizer):
     model, prompts = family(name), random_prompts(LENGTHS)
-    answers = generate_answers(model, tokenizer, prompts, max_new_tokens=6, batch_tokens=60)
+    answers = texts(model, tokenizer, prompts, max_new_tokens=6, batch_tokens=60)
     expected = [tokenizer.decode(greedy_reference(model, prompt, 6), skip_special_tokens=True) for prompt in prompts]
     assert answers == expected
     assert len(set(answers)) > 1
@@ -53,10 +57,10 @@ def test_each_row_of_a_pack_is_answered_with_its_own_adapter(name, tokenizer):
     rank_maps = [mixed_rank_map(model, Scaling()), mixed_rank_map(model, Scaling(rule="rslora"), (2, 1))]
     slots = [0, 1, 1, 0, 1, 0]
     pack = random_pack(model, rank_maps)
-    packed = generate_answers(model, tokenizer, prompts, max_new_tokens=6, batch_tokens=1000, pack=pack, slots=slots)
+    packed = texts(model, tokenizer, prompts, max_new_tokens=6, batch_tokens=1000, pack=pack, slots=slots)
     for slot in (0, 1):
         mine = [index for index, of_row in enumerate(slots) if of_row == slot]
-        solo = generate_answers(
+        solo = texts(
             model,
             tokenizer,
             [prompts[i] for i in mine],
@@ -72,7 +76,7 @@ def test_each_row_of_a_pack_is_answered_with_its_own_adapter(name, tokenizer):
             ]
         assert solo == expected
     pack.detach()
-    assert packed != generate_answers(model, tokenizer, prompts, max_new_tokens=6, batch_tokens=1000)
+    assert packed != texts(model, tokenizer, prompts, max_new_tokens=6, batch_tokens=1000)
 
 
 def model_that_says(*tokens: int):
@@ -96,18 +100,18 @@ def model_that_says(*tokens: int):
 def test_an_answer_stops_before_the_end_token(tokenizer):
     model = model_that_says(5, 7, END, 9)
     [answer] = generate_answers(model, tokenizer, [np.array([3])], max_new_tokens=4, batch_tokens=100)
-    assert answer == "w5 w7"
+    assert answer == Answer("w5 w7", 3)
 
 
 def test_an_answer_that_does_not_end_is_cut(tokenizer):
     model = model_that_says(5, 7, 8, 9)
     [answer] = generate_answers(model, tokenizer, [np.array([3])], max_new_tokens=3, batch_tokens=100)
-    assert answer == "w5 w7 w8"
+    assert answer == Answer("w5 w7 w8", 3)
 
 
 def test_a_prompt_near_the_end_of_the_context_gets_what_room_there_is(tokenizer):
     model, prompts = family("gpt2"), random_prompts((64, 62, 61, 4))
-    answers = generate_answers(model, tokenizer, prompts, max_new_tokens=5, batch_tokens=10_000)
+    answers = texts(model, tokenizer, prompts, max_new_tokens=5, batch_tokens=10_000)
     expected = [tokenizer.decode(greedy_reference(model, prompt, 5), skip_special_tokens=True) for prompt in prompts]
     assert answers == expected
     assert answers[0] == ""
@@ -115,10 +119,10 @@ def test_a_prompt_near_the_end_of_the_context_gets_what_room_there_is(tokenizer)
 
 def test_settings_that_the_model_ships_are_not_used_and_are_put_back(tokenizer):
     model, prompts = family("llama"), random_prompts((3, 5))
-    plain = generate_answers(model, tokenizer, prompts, max_new_tokens=8, batch_tokens=100)
+    plain = texts(model, tokenizer, prompts, max_new_tokens=8, batch_tokens=100)
     shipped = model.generation_config
     shipped.do_sample, shipped.temperature, shipped.repetition_penalty = True, 5.0, 50.0
-    assert generate_answers(model, tokenizer, prompts, max_new_tokens=8, batch_tokens=100) == plain
+    assert texts(model, tokenizer, prompts, max_new_tokens=8, batch_tokens=100) == plain
     assert model.generation_config is shipped
 
 
@@ -128,7 +132,7 @@ def test_batches_are_bounded_and_every_prompt_is_answered_once(tokenizer):
     hook = model.register_forward_pre_hook(
         lambda _module, _args, kwargs: shapes.append(kwargs["input_ids"].shape), with_kwargs=True
     )
-    generate_answers(model, tokenizer, random_prompts(LENGTHS), max_new_tokens=2, batch_tokens=24, on_batch=seen.append)
+    texts(model, tokenizer, random_prompts(LENGTHS), max_new_tokens=2, batch_tokens=24, on_batch=seen.append)
     hook.remove()
     prefills = [shape for shape in shapes if shape[1] > 1] + [(1, 1)]
     assert sum(seen) == len(LENGTHS)
@@ -137,7 +141,7 @@ def test_batches_are_bounded_and_every_prompt_is_answered_once(tokenizer):
 
 
 def test_no_prompts_give_no_answers(tokenizer):
-    assert generate_answers(family("llama"), tokenizer, [], max_new_tokens=2, batch_tokens=24) == []
+    assert texts(family("llama"), tokenizer, [], max_new_tokens=2, batch_tokens=24) == []
 
 
 @pytest.mark.parametrize(

@@ -1,36 +1,35 @@
-"""`rankwise evaluate`: held-out scores of an adapter, or of a base model alone."""
+"""`rankwise evaluate`: held-out scores of adapters, or of a base model alone."""
 
-from dataclasses import asdict, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from rankwise.cli.console import console, error_console, print_json
-from rankwise.cli.options import DataOption
-from rankwise.errors import DataError
+from rankwise.cli.options import DATA_HELP
 
 if TYPE_CHECKING:
     from rich.progress import Progress
-    from rich.table import Table
 
-    from rankwise.data.examples import Example, TokenizedExample
-    from rankwise.evaluation.held_out import HeldOutScores
-    from rankwise.execution.adapter_record import AdapterRecord
-    from rankwise.models.load import LoadedBase
-    from rankwise.study.config import DataSettings
-
-NUM_EXAMPLES = 200
-SHOWN_CHARS = 400
+    from rankwise.data.examples import Example
+    from rankwise.data.general import GeneralText
+    from rankwise.data.prepare import PreparedData
+    from rankwise.execution.evaluate import Evaluation
+    from rankwise.execution.side_by_side import SideBySide
 
 
 def evaluate(
-    adapter: Annotated[
-        str, typer.Argument(help="Folder of a PEFT adapter; or a base model: nano, a hub id, a folder.")
+    adapters: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ADAPTER...",
+            help="Folders of PEFT adapters of one base; or a base model: nano, a hub id, a folder.",
+        ),
     ],
-    data: DataOption,
+    data: Annotated[str, typer.Option(help=DATA_HELP)],
     model: Annotated[
-        str | None, typer.Option(help="Base model of the adapter; default: the one its configuration names.")
+        str | None, typer.Option(help="Base model of the adapters; default: the one their configurations name.")
     ] = None,
     template: Annotated[
         Literal["alpaca", "chat", "plain"] | None,
@@ -45,105 +44,102 @@ def evaluate(
     ] = None,
     split: Annotated[Literal["test", "validation"], typer.Option(help="Which examples.")] = "test",
     generate: Annotated[
-        bool, typer.Option("--generate/--no-generate", help="Also write answers and count the exact ones.")
+        bool,
+        typer.Option("--generate/--no-generate", help="Also write answers and compare them with the expected ones."),
     ] = True,
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Longest answer written; default: the longest expected one.")
     ] = None,
+    forgetting: Annotated[
+        str | None,
+        typer.Option(help="Text to measure forgetting on: general (comes with rankwise), or a file of plain text."),
+    ] = None,
     examples: Annotated[int, typer.Option(min=0, help="Show this many questions with both answers.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="File for one JSON line per example: losses, answers, scores.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as one JSON document.")] = False,
 ) -> None:
     """Example: rankwise evaluate adapter --data skills --examples 3
 
-    Score an adapter on held-out examples: loss and perplexity of the expected answers, and how many of the answers
-    that it writes itself are exactly right. With a base model in place of the adapter, the score before any training.
+    Score an adapter on held-out examples: the expected answers (loss, perplexity, calibration), the answers that it
+    writes itself (exact match, ROUGE-L, chrF), and what it forgot of general text, each with an interval. Several
+    adapters of one base go through it together and are compared on the same examples. With a base model in place of
+    an adapter, the score before any training.
     """
     if examples and not generate:
         raise typer.BadParameter("--examples shows generated answers; leave out --no-generate.")
+    from rankwise.cli.evaluation_documents import partial_of, write_examples
+    from rankwise.data.general import load_general
     from rankwise.data.prepare import prepare_data
-    from rankwise.execution.load_adapted import load_adapted
+    from rankwise.execution.evaluate import data_settings, general_tokens
+    from rankwise.execution.side_by_side import load_side_by_side
     from rankwise.models.host_memory import keep_freed_memory
 
     keep_freed_memory()
-    base, record = load_adapted(adapter, model)
-    if record and record.spec["base_fingerprint"] != base.fingerprint:
+    partial = partial_of(out) if out else None
+    try:
+        together = load_side_by_side(adapters, model)
+        _note_other_bases(together)
+        records = [found.record for found in together.models]
+        settings = data_settings(records, data, split=split, num=num, template=template, max_tokens=max_tokens)
+        prepared = prepare_data(settings, together.base.tokenizer)
+        general = None
+        if forgetting is not None:
+            general = load_general(forgetting, together.base.tokenizer, max_tokens=general_tokens(together))
+            _note_left_out(general)
+        evaluations = _evaluate(together, prepared, split, generate, max_new_tokens, general)
+        if out:
+            write_examples(out, evaluations, prepared.examples[split])
+    finally:
+        if partial:
+            partial.unlink(missing_ok=True)
+    _show(evaluations, prepared.examples[split], split, num_examples=examples, as_json=as_json)
+
+
+def _note_other_bases(together: "SideBySide") -> None:
+    for found in together.models:
+        if found.record and found.record.spec["base_fingerprint"] != together.base.fingerprint:
+            error_console.print(
+                f"note: the base model, or the form it runs in here, is not the one that {found.name} was trained on",
+                soft_wrap=True,
+                markup=False,
+            )
+
+
+def _note_left_out(general: "GeneralText") -> None:
+    if general.num_over_long:
+        total = len(general.passages) + general.num_over_long
         error_console.print(
-            "note: the base model, or the form it runs in here, is not the one the adapter was trained on"
+            f"note: left out {general.num_over_long} of {total} passages of general text, because the model cannot "
+            "take them whole",
+            soft_wrap=True,
         )
-    settings = data_settings(record, data, split=split, num=num, template=template, max_tokens=max_tokens)
-    prepared = prepare_data(settings, base.tokenizer)
-    tokens = prepared.validation if split == "validation" else prepared.test
-    texts = prepared.examples[split]
-    scores, answers = _score(base, tokens, texts, generate and texts[0].has_prompt, max_new_tokens)
-    if examples and answers:
-        (error_console if as_json else console).print(_examples_table(texts[:examples], answers))
-    if as_json:
-        print_json(asdict(scores))
-    else:
-        _print_scores(scores, split)
 
 
-def data_settings(
-    record: "AdapterRecord | None",
-    source: str,
-    *,
+def _evaluate(
+    together: "SideBySide",
+    prepared: "PreparedData",
     split: Literal["test", "validation"],
-    num: int | None,
-    template: str | None,
-    max_tokens: int | None,
-) -> "DataSettings":
-    """The data settings under which `split` holds what is to be scored.
-
-    On the data that the adapter was trained on, these are its own run's, so that the split is the one of that run.
-
-    Raises:
-        DataError: with these options an example that is scored may be one that the adapter was trained on.
-    """
-    from rankwise.study.config import DataSettings
-
-    trained = record.data if record else DataSettings()
-    own = record is not None and _place(trained.source) == _place(source)
-    asked = {"template": template or trained.template, "max_tokens": max_tokens or trained.max_tokens}
-    start = trained if own else DataSettings(source=source)
-    limit = getattr(trained, split)
-    if own and (asked["template"], asked["max_tokens"]) != (trained.template, trained.max_tokens):
-        raise DataError(
-            f"--data {source} is what the adapter was trained on, with template {trained.template} and max_tokens "
-            f"{trained.max_tokens}. Other values draw other splits, so training examples could be scored. Leave out "
-            "--template and --max-tokens."
-        )
-    if own and num is not None and num > limit:
-        raise DataError(
-            f"--num {num} is more than the {limit} {split} examples of the adapter's own run on {source}; beyond them "
-            f"lie examples that it was trained on. Ask for at most {limit}."
-        )
-    wanted = num or (min(NUM_EXAMPLES, limit) if own else NUM_EXAMPLES)
-    sizes = {"train": 1, "validation": 1, split: wanted} | ({} if split == "test" else {"test": start.test})
-    return DataSettings.model_validate({**start.model_dump(), **asked, **sizes})
-
-
-def _place(source: str) -> Path:
-    return Path(source).expanduser().absolute()
-
-
-def _score(
-    base: "LoadedBase",
-    tokens: "tuple[TokenizedExample, ...]",
-    texts: "tuple[Example, ...]",
     generate: bool,
     max_new_tokens: int | None,
-) -> "tuple[HeldOutScores, list[str]]":
-    from rankwise.evaluation.held_out import answer_examples, exact_match_frac, score_examples
+    general: "GeneralText | None",
+) -> "list[Evaluation]":
+    from rankwise.execution.evaluate import evaluate_models
 
-    scores = score_examples(base, tokens)
-    if not generate:
-        return scores, []
+    tokens = prepared.validation if split == "validation" else prepared.test
+    examples = prepared.examples[split]
     with _progress() as bars:
-        task = bars.add_task("writing answers", total=len(tokens))
-        answers = answer_examples(
-            base, tokens, max_new_tokens=max_new_tokens, on_batch=lambda num_done: bars.advance(task, num_done)
+        task = bars.add_task("writing answers", total=len(tokens) * len(together.models), visible=generate)
+        return evaluate_models(
+            together,
+            tokens,
+            examples,
+            generate=generate and examples[0].has_prompt,
+            max_new_tokens=max_new_tokens,
+            general=general,
+            on_batch=lambda num_done: bars.advance(task, num_done),
         )
-    return replace(scores, exact_match=exact_match_frac(answers, texts)), answers
 
 
 def _progress() -> "Progress":
@@ -152,35 +148,26 @@ def _progress() -> "Progress":
     return Progress(console=error_console, disable=not error_console.is_terminal, transient=True)
 
 
-def _examples_table(texts: "tuple[Example, ...]", answers: list[str]) -> "Table":
-    """One row per text. They come from a data set and a model: none may carry markup or steer the terminal."""
-    from rich.table import Table
+def _show(
+    evaluations: "Sequence[Evaluation]",
+    examples: "Sequence[Example]",
+    split: str,
+    *,
+    num_examples: int,
+    as_json: bool,
+) -> None:
+    from rankwise.cli.evaluation_documents import scores_document, side_by_side_document
+    from rankwise.cli.evaluation_tables import examples_table, scores_page, side_by_side_page
 
-    from rankwise.cli.console import cell
-    from rankwise.evaluation.generation import is_exact_match
-
-    table = Table("question", "expected", "got", "", show_lines=True)
-    for example, answer in zip(texts, answers, strict=False):
-        question = "\n".join(part for part in (example.instruction, example.input) if part)
-        match = cell("yes", "green") if is_exact_match(answer, example.output) else cell("no", "red")
-        table.add_row(*(cell(_shorten(text)) for text in (question, example.output, answer)), match)
-    return table
-
-
-def _shorten(text: str) -> str:
-    text = text.strip()
-    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
-
-
-def _print_scores(scores: "HeldOutScores", split: str) -> None:
-    from rankwise.cli.run_tables import facts_table, format_score
-    from rankwise.reporting.format import format_percent
-
-    facts = {
-        f"{split} examples": f"{scores.num_examples:,}, with {scores.num_answer_tokens:,} answer tokens",
-        "loss": f"{format_score('loss', scores.loss_nats)} nats per answer token",
-        "perplexity": format_score("perplexity", scores.perplexity),
-        "token accuracy": format_percent(scores.token_accuracy),
-        "exact match": format_percent(scores.exact_match) if scores.exact_match is not None else "no answers written",
-    }
-    console.print(facts_table(facts))
+    place = error_console if as_json else console
+    for evaluation in evaluations:
+        written = evaluation.scores.written
+        if num_examples and written is not None:
+            if len(evaluations) > 1:
+                place.print(evaluation.model.name, style="bold", markup=False)
+            place.print(examples_table(examples[:num_examples], written.texts, written.exact_E.astype(bool).tolist()))
+    if as_json:
+        print_json(scores_document(evaluations[0]) if len(evaluations) == 1 else side_by_side_document(evaluations))
+    else:
+        one = len(evaluations) == 1
+        console.print(scores_page(evaluations[0], split) if one else side_by_side_page(evaluations, split))

@@ -7,12 +7,22 @@ Prompts are padded on the left, so that all answers begin in one column; the att
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from rankwise.lora.pack import AdapterPack
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model wrote after one prompt."""
+
+    text: str
+    num_tokens: int
+    """The end token included, where it came to one."""
 
 
 @torch.no_grad()
@@ -26,8 +36,10 @@ def generate_answers(
     pack: AdapterPack | None = None,
     slots: Sequence[int] | None = None,
     on_batch: Callable[[int], None] = lambda _num_prompts: None,
-) -> list[str]:
-    """The most probable token after each prompt, again and again until the end token: one text per prompt, in order.
+) -> list[Answer]:
+    """The most probable token after each prompt, again and again until the end token: one answer per prompt, in order.
+
+    A row that has ended is padded until the last one of its batch has; what it is padded with reaches nobody.
 
     Args:
         prompts: Token ids, int64 (tokens,) each; at least one token.
@@ -37,13 +49,13 @@ def generate_answers(
         slots: With `pack`, the slot of each prompt.
         on_batch: Called with the number of prompts that were just answered.
     """
-    answers = [""] * len(prompts)
+    answers = [Answer("", 0)] * len(prompts)
     for batch, num_new in _cut_batches(prompts, max_new_tokens, _context_tokens(model), batch_tokens):
         active = _active_rows(pack, [slots[p] for p in batch] if slots is not None else None, model.device)
         with active:
             new_NA = _generate(model, tokenizer, [prompts[p] for p in batch], num_new)
         for place, new_A in zip(batch, new_NA, strict=True):
-            answers[place] = _decode(tokenizer, new_A)
+            answers[place] = _read(tokenizer, new_A)
         on_batch(len(batch))
     return answers
 
@@ -124,7 +136,8 @@ def _only_settings(model: PreTrainedModel, settings: GenerationConfig) -> Iterat
         model.generation_config = shipped
 
 
-def _decode(tokenizer: PreTrainedTokenizerBase, new_A: np.ndarray) -> str:
+def _read(tokenizer: PreTrainedTokenizerBase, new_A: np.ndarray) -> Answer:
     ends = np.flatnonzero(new_A == tokenizer.eos_token_id)
-    answer = new_A[: ends[0]] if len(ends) else new_A
-    return str(tokenizer.decode(answer.tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    written = new_A[: ends[0]] if len(ends) else new_A
+    text = str(tokenizer.decode(written.tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    return Answer(text, len(written) + bool(len(ends)))

@@ -1,79 +1,99 @@
-"""How well a model, with whatever adapter it carries, answers held-out examples."""
+"""How models that share a base answer held-out examples: the expected answers scored, their own ones written.
 
-import math
+All models go through together: rows of every slot are mixed, in scoring and in decoding.
+"""
+
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+import numpy as np
 
 from rankwise.data.examples import Example, TokenizedExample
-from rankwise.evaluation.generation import generate_answers, is_exact_match
-from rankwise.evaluation.loss import score_slots
+from rankwise.evaluation.generation import Answer, generate_answers, is_exact_match
+from rankwise.evaluation.loss import Scores, score_slots
+from rankwise.evaluation.metrics import AnswerScores, ExampleScores
+from rankwise.evaluation.overlap import chrf, rouge_l
+from rankwise.lora.pack import AdapterPack
 from rankwise.models.load import LoadedBase
 from rankwise.models.prefix_cache import can_share_prefixes
 
 BATCH_TOKENS = 8192
 """Padded tokens of one pass."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class HeldOutScores:
-    """Totals over all examples. What is not a finite number is None, like what was not measured."""
-
-    num_examples: int
-    num_answer_tokens: int
-    loss_nats: float | None
-    """Per answer token."""
-    perplexity: float | None
-    token_accuracy: float
-    """Share of answer tokens that were the most probable one."""
-    exact_match: float | None
-    """Share of generated answers that are the expected ones; None where none were generated."""
+Slots = Sequence[int | None]
+"""Of each model its slot in the pack; None for what is loaded without one: a base, with whatever PEFT put on it."""
 
 
-def score_examples(base: LoadedBase, examples: Sequence[TokenizedExample]) -> HeldOutScores:
-    """Score the expected answers; nothing is generated."""
-    scores = score_slots(
-        base.model,
-        None,
-        {0: examples},
-        max_tokens=BATCH_TOKENS,
-        share_prefixes=can_share_prefixes(base.model),
-    )[0]
-    num_tokens = int(scores.answer_tokens_E.sum())
-    loss_nats = float(scores.loss_nats_E.sum()) / num_tokens
-    return HeldOutScores(
-        num_examples=len(examples),
-        num_answer_tokens=num_tokens,
-        loss_nats=loss_nats if math.isfinite(loss_nats) else None,
-        perplexity=math.exp(loss_nats) if loss_nats < math.log(1e300) else None,
-        token_accuracy=float(scores.correct_tokens_E.sum()) / num_tokens,
-        exact_match=None,
-    )
+def score_examples(
+    base: LoadedBase, pack: AdapterPack | None, slots: Slots, examples: Sequence[TokenizedExample]
+) -> list[Scores]:
+    """Score the expected answers for each model; nothing is generated."""
+    in_pack = [slot for slot in slots if slot is not None]
+    found: dict[int | None, Scores] = {}
+    for of_pack, chosen in ((pack, in_pack), (None, [0] if None in slots else [])):
+        scored = score_slots(
+            base.model,
+            of_pack,
+            dict.fromkeys(chosen, examples),
+            max_tokens=BATCH_TOKENS,
+            share_prefixes=can_share_prefixes(base.model),
+        )
+        found |= {slot if of_pack is not None else None: scores for slot, scores in scored.items()}
+    return [found[slot] for slot in slots]
 
 
 def answer_examples(
     base: LoadedBase,
+    pack: AdapterPack | None,
+    slots: Slots,
     examples: Sequence[TokenizedExample],
     *,
-    max_new_tokens: int | None,
-    on_batch: Callable[[int], None],
-) -> list[str]:
-    """Answers to the examples' prompts, decoded greedily.
+    max_new_tokens: int | None = None,
+    on_batch: Callable[[int], None] = lambda _num_prompts: None,
+) -> list[list[Answer]]:
+    """Answers of each model to the examples' prompts, decoded greedily.
 
     `max_new_tokens` None: as many as the longest expected answer has, its end token included; a longer answer cannot
     be right.
     """
-    longest = max(example.num_answer_tokens for example in examples)
-    return generate_answers(
-        base.model,
-        base.tokenizer,
-        [example.input_ids[: example.num_prompt_tokens] for example in examples],
-        max_new_tokens=max_new_tokens or longest,
-        batch_tokens=BATCH_TOKENS,
-        on_batch=on_batch,
+    prompts = [example.input_ids[: example.num_prompt_tokens] for example in examples]
+    longest = max_new_tokens or max(example.num_answer_tokens for example in examples)
+    answers: dict[int | None, list[Answer]] = {}
+    in_pack = [slot for slot in slots if slot is not None]
+    for of_pack, chosen in ((pack, in_pack), (None, [None] if None in slots else [])):
+        written = generate_answers(
+            base.model,
+            base.tokenizer,
+            prompts * len(chosen),
+            max_new_tokens=longest,
+            batch_tokens=BATCH_TOKENS,
+            pack=of_pack,
+            slots=[slot for slot in in_pack for _ in prompts] if of_pack is not None else None,
+            on_batch=on_batch,
+        )
+        for place, slot in enumerate(chosen):
+            answers[slot] = written[place * len(prompts) : (place + 1) * len(prompts)]
+    return [answers[slot] for slot in slots]
+
+
+def judge_answers(answers: Sequence[Answer], examples: Sequence[Example]) -> AnswerScores:
+    """Written answers beside the expected ones."""
+    texts, expected = [answer.text for answer in answers], [example.output for example in examples]
+    exact = [is_exact_match(text, wanted) for text, wanted in zip(texts, expected, strict=True)]
+    return AnswerScores(
+        texts=tuple(texts),
+        tokens_E=np.array([answer.num_tokens for answer in answers]),
+        exact_E=np.array(exact, dtype=np.int64),
+        rouge_l_E=rouge_l(texts, expected),
+        chrf_E=chrf(texts, expected),
     )
 
 
-def exact_match_frac(answers: Sequence[str], examples: Sequence[Example]) -> float:
-    """Share of the answers that are the expected ones, white space around them aside."""
-    pairs = zip(answers, examples, strict=True)
-    return sum(is_exact_match(answer, example.output) for answer, example in pairs) / len(examples)
+def example_scores(
+    expected: Scores, examples: Sequence[Example], written: Sequence[Answer] | None = None
+) -> ExampleScores:
+    """All that is known of one model and each example."""
+    return ExampleScores(
+        expected=expected,
+        answer_bytes_E=np.array([len(example.output.encode()) for example in examples]),
+        written=judge_answers(written, examples) if written is not None else None,
+    )

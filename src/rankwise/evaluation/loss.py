@@ -1,4 +1,7 @@
-"""Held-out loss of all slots in one pass: nats per answer token, token accuracy and the loss of each example."""
+"""Held-out loss of all slots in one pass: nats per answer token, token accuracy and the loss of each example.
+
+E = examples, B = bins of confidence (see `calibration.py`).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +12,7 @@ from transformers import PreTrainedModel
 
 from rankwise.data.batches import Row
 from rankwise.data.examples import TokenizedExample
+from rankwise.evaluation.calibration import NUM_BINS, confidence_gaps
 from rankwise.lora.pack import AdapterPack
 from rankwise.models.answer_loss import TokenLosses
 from rankwise.packing.forward import token_losses
@@ -17,11 +21,13 @@ from rankwise.records import Evaluated, Split
 
 @dataclass(frozen=True)
 class Scores:
-    """Sums over each example's answer tokens; E = examples."""
+    """Sums over each example's answer tokens."""
 
     loss_nats_E: np.ndarray
     answer_tokens_E: np.ndarray
     correct_tokens_E: np.ndarray
+    confidence_gap_EB: np.ndarray
+    """Confidence less correctness of the tokens in each bin."""
 
     def to_record(self, run_id: str, split: Split, step: int) -> Evaluated:
         num_tokens = int(self.answer_tokens_E.sum())
@@ -57,15 +63,19 @@ def score_slots(
         for slot, found in examples.items()
         for e, example in enumerate(found)
     ]
-    sums = {slot: np.zeros((3, len(found))) for slot, found in examples.items()}
+    sums = {slot: np.zeros((len(found), 3 + NUM_BINS)) for slot, found in examples.items()}
     for batch, losses in token_losses(model, pack, rows, max_tokens=max_tokens):
         for row, per_row in zip(batch.rows, _sum_rows(losses, len(batch.rows)), strict=True):
-            sums[row.slot][:, row.position] = per_row
-    return {s: Scores(v[0], v[1].astype(np.int64), v[2].astype(np.int64)) for s, v in sums.items()}
+            sums[row.slot][row.position] = per_row
+    return {
+        slot: Scores(v[:, 0], v[:, 1].astype(np.int64), v[:, 2].astype(np.int64), v[:, 3:]) for slot, v in sums.items()
+    }
 
 
 def _sum_rows(losses: TokenLosses, num_rows: int) -> np.ndarray:
-    """(num_rows, 3) float64: loss, tokens, correct tokens of each row."""
+    """(num_rows, 3 + B) float64: loss, tokens, correct tokens and confidence gaps of each row."""
     row_M = losses.row_M.cpu().numpy()
-    columns = (losses.loss_M.double().cpu().numpy(), np.ones(len(row_M)), losses.correct_M.double().cpu().numpy())
-    return np.stack([np.bincount(row_M, weights=column, minlength=num_rows) for column in columns], axis=1)
+    loss_M, correct_M = losses.loss_M.double().cpu().numpy(), losses.correct_M.double().cpu().numpy()
+    columns = [np.bincount(row_M, weights=c, minlength=num_rows) for c in (loss_M, np.ones(len(row_M)), correct_M)]
+    gaps = confidence_gaps(losses.confidence_M.double().cpu().numpy(), correct_M, row_M, num_rows)
+    return np.concatenate([np.stack(columns, axis=1), gaps], axis=1)

@@ -1,6 +1,8 @@
 """A saved adapter onto its base model, or a sentence that says why it does not fit."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +45,20 @@ def detach_peft_adapter(model: PreTrainedModel) -> None:
         if ADAPTER in getattr(module, "lora_A", {}):
             model.set_submodule(name, module.get_base_layer())
     del model.peft_config  # else PEFT would take the next adapter for a second one beside this
+
+
+@contextmanager
+def peft_adapter_off(model: PreTrainedModel) -> Iterator[None]:
+    """Within, the attached adapter does nothing: the model is the bare base."""
+    layers = [module for module in model.modules() if ADAPTER in getattr(module, "lora_A", {})]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+            layer.requires_grad_(False)  # PEFT takes what is switched on for what is to be trained
 
 
 def attached_scales(model: PreTrainedModel) -> dict[str, float]:

@@ -21,6 +21,8 @@ class TokenLosses:
     """Cross-entropy in nats, float32, with gradient."""
     correct_M: torch.Tensor
     """Whether the token was the most probable one."""
+    confidence_M: torch.Tensor
+    """Probability of the most probable token, float32."""
     row_M: torch.Tensor
     """Row of each token."""
 
@@ -41,8 +43,11 @@ def answer_token_losses(
     targets_M = input_ids_NT[answer_NT]
     logits_MV = logits_MV.float()
     loss_M = functional.cross_entropy(logits_MV, targets_M, reduction="none")
-    correct_M = logits_MV.detach().argmax(dim=-1) == targets_M
-    return TokenLosses(loss_M, correct_M, answer_NT.nonzero()[:, 0])
+    found_MV, top_M = logits_MV.detach(), logits_MV.detach().argmax(dim=-1)
+    # log p(top) = log p(target) + logit(top) - logit(target), without another pass over the vocabulary
+    lead_M = (found_MV.gather(1, top_M[:, None]) - found_MV.gather(1, targets_M[:, None]))[:, 0]
+    confidence_M = (lead_M - loss_M.detach()).exp()
+    return TokenLosses(loss_M, top_M == targets_M, confidence_M, answer_NT.nonzero()[:, 0])
 
 
 class _OnlyPositions:
