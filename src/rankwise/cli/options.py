@@ -8,6 +8,14 @@ DATA_HELP = "skills, alpaca, a hub id, or a .json, .jsonl, .csv, .parquet, .txt 
 
 ModelOption = Annotated[str, typer.Option(help="Base model: nano, a hub id or a folder.")]
 DataOption = Annotated[str, typer.Option(help=DATA_HELP)]
+StudyModelOption = Annotated[
+    str | None,
+    typer.Option("--model", help="A hub id or a folder, in place of the study's own base.model.", show_default=False),
+]
+StudyDataOption = Annotated[
+    str | None,
+    typer.Option("--data", help="A source, in place of the study's own data.source.", show_default=False),
+]
 TemplateOption = Annotated[Literal["alpaca", "chat", "plain"], typer.Option(help="How an example becomes a prompt.")]
 MaxTokensOption = Annotated[int, typer.Option(min=2, help="Longer examples are excluded and counted, never cut.")]
 TrainExamplesOption = Annotated[int, typer.Option(min=1, help="Training examples.")]

@@ -1,11 +1,13 @@
 """`rankwise plan`: what a study would train, what it would cost, and what it could show."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rankwise.cli.console import console, print_json
+from rankwise.cli.options import StudyDataOption, StudyModelOption
 from rankwise.cli.sizes import parse_bytes
 
 if TYPE_CHECKING:
@@ -14,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def plan(
-    file: Annotated[Path, typer.Argument(help="A study file.", show_default=False)],
+    files: Annotated[list[Path], typer.Argument(help="Study files.", show_default=False)],
+    model: StudyModelOption = None,
+    data: StudyDataOption = None,
     ledger: Annotated[
         str | None,
         typer.Option(
@@ -35,40 +39,50 @@ def plan(
     time that takes, and how small a difference it could show. Trains nothing and writes nothing; of the base model
     only the configuration and the tokenizer are needed.
     """
-    from rankwise.study import load_study
+    from rankwise.cli.suite import load_studies
 
     limit_bytes = parse_bytes(memory) if memory else None
-    print_plan(load_study(file), max_slots=max_pack, limit_bytes=limit_bytes, as_json=as_json, ledger=ledger)
+    studies = load_studies(files, model=model, data=data)
+    print_plans(studies, max_slots=max_pack, limit_bytes=limit_bytes, as_json=as_json, ledger=ledger)
 
 
-def print_plan(
-    study: "Study", *, max_slots: int, limit_bytes: int | None, as_json: bool, ledger: str | None = None
+def print_plans(
+    studies: "Sequence[Study]", *, max_slots: int, limit_bytes: int | None, as_json: bool, ledger: str | None = None
 ) -> None:
-    """Plan `study` for this machine and print it.
+    """Plan `studies` for this machine and print them; of several also what they share.
 
     Args:
         limit_bytes: Memory that a pack may fill; None for what is free.
         ledger: Path or URL; None for the default. It need not exist.
     """
     from rankwise.cli.plan_tables import plan_page
+    from rankwise.cli.suite import sharing_in_words
     from rankwise.execution.planning import plan_study
     from rankwise.execution.sizing import available_bytes
     from rankwise.execution.workbench import Workbench
     from rankwise.training.engine import EngineOptions
 
     limit_bytes = limit_bytes or available_bytes()
-    planned = plan_study(
-        study,
-        Workbench(),
-        engine=EngineOptions(),
-        limit_bytes=limit_bytes,
-        max_slots=max_slots,
-        earlier=_find_earlier(study.name, ledger),
-    )
+    bench = Workbench()
+    plans = [
+        plan_study(
+            study,
+            bench,
+            engine=EngineOptions(),
+            limit_bytes=limit_bytes,
+            max_slots=max_slots,
+            earlier=_find_earlier(study.name, ledger),
+        )
+        for study in studies
+    ]
     if as_json:
-        print_json(planned.to_dict())
-    else:
-        console.print(plan_page(planned, limit_bytes))
+        documents = [plan.to_dict() for plan in plans]
+        print_json(documents[0] if len(documents) == 1 else {"studies": documents})
+        return
+    for plan in plans:
+        console.print(plan_page(plan, limit_bytes))
+    if len(plans) > 1:
+        console.print(f"\n{sharing_in_words(plans)}", markup=False)
 
 
 def _find_earlier(name: str, ledger: str | None) -> "StudyResults | None":

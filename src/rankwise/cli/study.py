@@ -1,4 +1,4 @@
-"""`rankwise study`: from a study file to a report."""
+"""`rankwise study`: from study files to reports."""
 
 import os
 import signal
@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rankwise.cli.console import console, error_console
-from rankwise.cli.options import LedgerOption
-from rankwise.cli.plan import print_plan
+from rankwise.cli.options import LedgerOption, StudyDataOption, StudyModelOption
+from rankwise.cli.plan import print_plans
 from rankwise.cli.sizes import parse_bytes
 from rankwise.errors import ReportError, StudyError
 
 if TYPE_CHECKING:
-    from rankwise.ledger.results import StudyResults
     from rankwise.study.config import Study
 
 STOPPED = 130
@@ -28,15 +26,22 @@ MAX_WORKERS = 256
 
 
 def study(
-    file: Annotated[
-        Path | None, typer.Argument(help="A study file; without one the embedded study runs.", show_default=False)
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Study files; without one the embedded study runs.", show_default=False),
     ] = None,
+    model: StudyModelOption = None,
+    data: StudyDataOption = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the results; default results/NAME.", show_default=False)
+        Path | None,
+        typer.Option(help="Folder of the results; of several studies, the folder above them.", show_default=False),
     ] = None,
     ledger: LedgerOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and train nothing.")] = False,
     max_pack: Annotated[int, typer.Option(min=1, help="Most runs side by side; 1 trains one at a time.")] = 16,
+    solo_first: Annotated[
+        bool, typer.Option("--solo-first", help="Train each arm's first seed alone, to measure its time and memory.")
+    ] = False,
     memory: Annotated[
         str | None, typer.Option(help="Memory that a pack may fill, such as 8GiB; default: what is free.")
     ] = None,
@@ -47,25 +52,35 @@ def study(
 ) -> None:
     """Example: rankwise study studies/embedded.yaml
 
-    Plan, train, evaluate, compare and report a study. Stop it at any time, by any means; the same command goes on
-    where it was, and a finished study answers in about a second.
+    Plan, train, evaluate, compare and report a study, or several that share their runs and packs. Stop it at any time,
+    by any means; the same command goes on where it was, and a finished study answers in about a second.
     """
-    from rankwise.study import load_study
+    from rankwise.cli.suite import SUITE_FOLDER, SuiteRun, load_studies
 
-    path = file or embedded_study()
-    planned = load_study(path)
+    studies = load_studies(files or [embedded_study()], model=model, data=data)
     limit_bytes = parse_bytes(memory) if memory else None
     num_workers = _parse_workers(workers)
     if dry_run:
-        print_plan(planned, max_slots=max_pack, limit_bytes=limit_bytes, as_json=as_json, ledger=ledger)
+        print_plans(studies, max_slots=max_pack, limit_bytes=limit_bytes, as_json=as_json, ledger=ledger)
         return
-    folder = out or Path("results") / planned.name
-    write_resolved(planned, folder)
-    verdict = _report_kept(planned, folder, ledger)
-    if verdict is None:
-        results = _train(planned, folder, ledger, max_pack, limit_bytes, num_workers)
-        verdict = _write_report(results, folder)
-    _print_report(verdict, folder, as_json)
+    above = out or Path("results")
+    is_suite = len(studies) > 1
+    folders = {one.name: out if out and not is_suite else above / one.name for one in studies}
+    for one in studies:
+        write_resolved(one, folders[one.name])
+    suite = SuiteRun(studies, folders, ledger)
+    if suite.unfinished:
+        from rankwise.execution.run_study import StudyOptions
+
+        options = StudyOptions(
+            out=above / SUITE_FOLDER if is_suite else folders[studies[0].name],
+            command=command_line(),
+            max_slots=max_pack,
+            memory_bytes=limit_bytes,
+            solo_first=solo_first,
+        )
+        suite.train(options, num_workers)
+    suite.print(as_json)
 
 
 def embedded_study() -> Path:
@@ -109,62 +124,6 @@ def _parse_workers(text: str) -> int:
             "(--ledger postgresql+psycopg://USER@HOST/DATABASE): they share its runs."
         )
     raise StudyError(f"--workers {text!r}: allowed is a number of processes from 1 to {MAX_WORKERS}, such as 2.")
-
-
-def _train(
-    planned: "Study", folder: Path, ledger_url: str | None, max_pack: int, limit_bytes: int | None, num_workers: int
-) -> "StudyResults":
-    from rankwise.cli.progress import StudyProgress
-    from rankwise.execution.run_study import StudyOptions, StudyStopped, run_study
-    from rankwise.execution.workers import run_with_workers
-    from rankwise.ledger import open_ledger
-
-    options = StudyOptions(out=folder, command=command_line(), max_slots=max_pack, memory_bytes=limit_bytes)
-    shared = f", {num_workers} workers" if num_workers > 1 else ""
-    error_console.print(f"study {planned.name}: {len(planned.arms)} arms, results in {folder}{shared}")
-    try:
-        with StudyProgress() as progress, stop_on_signal() as stop:
-            if num_workers > 1:
-                return run_with_workers(
-                    planned, ledger_url, options, num_workers=num_workers, observer=progress, should_stop=stop.is_set
-                )
-            with open_ledger(ledger_url) as ledger:
-                return run_study(planned, ledger, options, observer=progress, should_stop=stop.is_set)
-    except StudyStopped:
-        error_console.print("stopped; everything so far is kept, and the same command goes on from here.")
-        raise typer.Exit(STOPPED) from None
-
-
-def _report_kept(planned: "Study", folder: Path, ledger_url: str | None) -> str | None:
-    """The verdict of a study that is finished, from its report, which is written again only where it must be.
-
-    None where there is something to train, or where that cannot be known without loading the models and the data.
-    """
-    from rankwise.execution.finished import finished_results
-    from rankwise.ledger import open_ledger
-    from rankwise.reporting.kept import kept_verdict
-
-    with open_ledger(ledger_url) as ledger:
-        results = finished_results(planned, ledger, folder)
-        if results is None:
-            return None
-        error_console.print(f"study {planned.name}: all {len(results.runs)} runs are in the ledger already")
-        verdict = kept_verdict(results, folder, command=command_line())
-        return verdict or _write_report(ledger.study_results(planned.name), folder)
-
-
-def _write_report(results: "StudyResults", folder: Path) -> str:
-    from rankwise.reporting.write import write_report
-
-    return write_report(results, folder, command=command_line()).verdict
-
-
-def _print_report(verdict: str, folder: Path, as_json: bool) -> None:
-    if as_json:
-        console.file.write((folder / "comparison.json").read_text(encoding="utf-8"))
-        return
-    console.print(f"\n{verdict}\n", markup=False)
-    console.print(f"report: {folder / 'RESULTS.md'}", markup=False)
 
 
 @contextmanager

@@ -1,8 +1,12 @@
-"""One study from plan to finished ledger: tune, choose, train, all resumable at any point."""
+"""Studies from plan to finished ledger: tune, choose, train, all resumable at any point.
+
+Several studies of a suite share every phase: a run that two of them need is trained once, and runs of different
+studies over the same base model ride in one pack.
+"""
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +14,7 @@ from typing import Any
 
 import torch
 
-from rankwise.errors import AdapterError, AuditError, LedgerError, RunFailedError
+from rankwise.errors import AdapterError, AuditError, LedgerError, RankwiseError, RunFailedError, StudyError
 from rankwise.execution.checkpoints import CheckpointFolder
 from rankwise.execution.claims import heartbeats
 from rankwise.execution.environment import describe_environment
@@ -27,7 +31,7 @@ from rankwise.models.host_memory import keep_freed_memory
 from rankwise.packing.packs import DEFAULT_MAX_SLOTS, Pack, halve
 from rankwise.records import AdapterTrained, Record, RunFailed
 from rankwise.study.config import Study
-from rankwise.study.plan import PlannedRun, report_runs, tuning_runs, unique
+from rankwise.study.plan import Fingerprints, PlannedRun, report_runs, tuning_runs, unique
 from rankwise.training.engine import AllocatedRun, EngineOptions, train_pack
 
 POLL_S = 2.0
@@ -43,13 +47,34 @@ class StudyOptions:
     """How a study is run on this machine; nothing here changes a result beyond rounding."""
 
     out: Path
+    """Holds checkpoints, and the results of a single study."""
     command: str = "rankwise study"
     max_slots: int = DEFAULT_MAX_SLOTS
     memory_bytes: int | None = None
     """Limit of one pack; None: what is free now, less a reserve."""
     num_workers: int = 1
     """How many processes share the study; none takes more than its share of the runs that are left."""
+    solo_first: bool = False
+    """Train each arm's first reported seed alone: its time and memory are then its own, not a share of a pack's."""
     engine: EngineOptions = field(default_factory=EngineOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A study of a suite, and the folder that its results go to."""
+
+    study: Study
+    out: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteResults:
+    """What became of each study of a suite, by its name."""
+
+    results: Mapping[str, StudyResults]
+    """Of the studies that are complete."""
+    failures: Mapping[str, RunFailedError]
+    """Why the others are not; their finished runs are kept."""
 
 
 def run_study(
@@ -66,8 +91,36 @@ def run_study(
         StudyStopped: `should_stop` answered True; everything so far is kept.
         RunFailedError: at least one run failed for a reason other than diverging; the others are finished.
     """
+    members = [Member(study=study, out=options.out)]
+    suite = run_suite(members, ledger, options, observer=observer, should_stop=should_stop)
+    for failure in suite.failures.values():
+        raise failure
+    return suite.results[study.name]
+
+
+def run_suite(
+    members: Sequence[Member],
+    ledger: Ledger,
+    options: StudyOptions,
+    *,
+    observer: Observer | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> SuiteResults:
+    """Train what is missing of all `members` side by side: first every tuning run, then every reported one.
+
+    A study whose runs fail keeps none of the others from being finished.
+
+    Args:
+        members: Studies of different names.
+        options: `out` holds the checkpoints of packs; results go to each member's own folder.
+
+    Raises:
+        RankwiseError: a base model or data set cannot be read, an arm not be realised or a run not fit the memory; told
+            for all studies at once, before anything is trained.
+        StudyStopped: `should_stop` answered True; everything so far is kept.
+    """
     keep_freed_memory()
-    return _StudyRun(study, ledger, options, Workbench(), observer or Observer(), should_stop).run()
+    return _SuiteRun(members, ledger, options, Workbench(), observer or Observer(), should_stop).run()
 
 
 def train_phases(
@@ -91,20 +144,40 @@ def train_phases(
             finished.
     """
     keep_freed_memory()
-    return _StudyRun(study, ledger, options, bench, observer or Observer(), should_stop).run_phases(phases)
+    members = [Member(study=study, out=options.out)]
+    return _SuiteRun(members, ledger, options, bench, observer or Observer(), should_stop).run_phases(study, phases)
 
 
-class _StudyRun:
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """A member, read and sized but not trained."""
+
+    member: Member
+    fingerprints: Fingerprints
+    evidence: str | None
+    """What the fingerprints rest on, taken before it was read."""
+    sizes: Mapping[str, SizedRun]
+    """One run of each arm: sizes do not depend on learning rate and seed."""
+
+    @property
+    def study(self) -> Study:
+        return self.member.study
+
+    def sized(self, planned: Iterable[PlannedRun]) -> list[SizedRun]:
+        return [replace(self.sizes[plan.run.arm.name], planned=plan) for plan in planned]
+
+
+class _SuiteRun:
     def __init__(
         self,
-        study: Study,
+        members: Sequence[Member],
         ledger: Ledger,
         options: StudyOptions,
         bench: Workbench,
         observer: Observer,
         should_stop: Callable[[], bool],
     ) -> None:
-        self.study = study
+        self.members = members
         self.ledger = ledger
         self.options = options
         self.observer = observer
@@ -113,65 +186,133 @@ class _StudyRun:
         self.checkpoints = CheckpointFolder(options.out / "checkpoints")
         self.worker = worker_name()
         self.failed: dict[str, str] = {}
+        self.homes: dict[str, list[Path]] = {}
+        """Reported run -> the results folders that its adapter goes to."""
+        self.solo: set[str] = set()
+        """Runs that share their pack with no other."""
 
-    def run(self) -> StudyResults:
-        evidence = gather_evidence(self.study)  # before what it stands for is read
-        fingerprints = self.bench.fingerprints(self.study)
-        tuning = tuning_runs(self.study, fingerprints)
-        self._register(tuning)
-        self._train("tuning", tuning)
-        chosen = choose_learning_rates(self.study, self.ledger.study_results(self.study.name))
-        self.ledger.set_chosen_learning_rates(self.study.name, chosen)
-        reported = report_runs(self.study, chosen, fingerprints)
-        self._register(tuning + reported)
-        self._train("report", reported)
-        self.checkpoints.clear()
-        if evidence is not None and evidence == gather_evidence(self.study):
-            keep_fingerprints(self.options.out, evidence, fingerprints)
-        return self.ledger.study_results(self.study.name)
-
-    def run_phases(self, phases: Sequence[tuple[str, Sequence[PlannedRun]]]) -> StudyResults:
-        self._register([plan for _, planned in phases for plan in planned])
-        failure: RunFailedError | None = None
-        for name, planned in phases:
+    def run(self) -> SuiteResults:
+        prepared = self._prepare()
+        tuning = {one.study.name: tuning_runs(one.study, one.fingerprints) for one in prepared}
+        for one in prepared:
+            self._register(one.study, tuning[one.study.name])
+        self._train("tuning", [run for one in prepared for run in one.sized(tuning[one.study.name])])
+        reported: dict[str, list[PlannedRun]] = {}
+        failures: dict[str, RunFailedError] = {}
+        for one in prepared:
+            name = one.study.name
             try:
-                self._train(name, planned)
+                self._raise_failures(tuning[name])
+                reported[name] = self._choose(one, tuning[name])
             except RunFailedError as error:
-                failure = failure or error
-        if failure:
-            raise failure
-        return self.ledger.study_results(self.study.name)
+                failures[name] = error
+        complete = [one for one in prepared if one.study.name in reported]
+        self._train("report", [run for one in complete for run in one.sized(reported[one.study.name])])
+        for one in complete:
+            try:
+                self._raise_failures(reported[one.study.name])
+            except RunFailedError as error:
+                failures[one.study.name] = error
+            else:
+                self._finish(one)
+        if not failures:
+            self.checkpoints.clear()
+        done = [one.study.name for one in complete if one.study.name not in failures]
+        return SuiteResults(results={name: self.ledger.study_results(name) for name in done}, failures=failures)
 
-    def _register(self, planned: Sequence[PlannedRun]) -> None:
-        name = self.study.name
-        self.ledger.register_study(self.study, [(plan.run, plan.purpose) for plan in planned])
-        device = self.bench.base(self.study.arms[0].base).device
-        self.ledger.set_environment(name, describe_environment(device, self.options.command))
-        self.ledger.set_data_summary(name, self._data_summary())
+    def run_phases(self, study: Study, phases: Sequence[tuple[str, Sequence[PlannedRun]]]) -> StudyResults:
+        planned = [plan for _, plans in phases for plan in plans]
+        self._register(study, planned)
+        for name, plans in phases:
+            self._train(name, size_runs(plans, self.bench, self.options.engine))
+        self._raise_failures(planned)
+        return self.ledger.study_results(study.name)
 
-    def _data_summary(self) -> dict[str, Any]:
+    def _prepare(self) -> list[_Prepared]:
+        """Read models and data, realise every arm and see that a run of each fits; nothing is written."""
+        prepared, problems = [], []
+        for member in self.members:
+            try:
+                prepared.append(self._prepare_one(member))
+            except RankwiseError as error:
+                problems.append((member.study.name, error))
+        if problems:
+            if len(self.members) == 1:
+                raise problems[0][1]
+            told = "\n".join(f"study {name}: {error}" for name, error in problems)
+            raise StudyError(f"{told}\nNothing was trained. Leave these studies out, or mend them.")
+        return prepared
+
+    def _prepare_one(self, member: Member) -> _Prepared:
+        study = member.study
+        evidence = gather_evidence(study)
+        fingerprints = self.bench.fingerprints(study)
+        rates = {arm.name: arm.train.learning_rates[0] for arm in study.arms}
+        one_each = {plan.run.arm.name: plan for plan in report_runs(study, rates, fingerprints)}
+        sized = size_runs(list(one_each.values()), self.bench, self.options.engine)
+        cut_packs(sized, limit_bytes=self.options.memory_bytes or available_bytes(), max_slots=1)
+        return _Prepared(
+            member=member,
+            fingerprints=fingerprints,
+            evidence=evidence,
+            sizes={run.planned.run.arm.name: run for run in sized},
+        )
+
+    def _choose(self, one: _Prepared, tuning: Sequence[PlannedRun]) -> list[PlannedRun]:
+        """The reported runs, at the learning rates that the tuning runs speak for."""
+        name = one.study.name
+        chosen = choose_learning_rates(one.study, self.ledger.study_results(name))
+        self.ledger.set_chosen_learning_rates(name, chosen)
+        reported = report_runs(one.study, chosen, one.fingerprints)
+        self._register(one.study, [*tuning, *reported])
+        for plan in reported:
+            self.homes.setdefault(plan.run.id, []).append(one.member.out)
+        if self.options.solo_first:
+            self.solo.update(plan.run.id for plan in reported if plan.run.seed == one.study.seeds[0])
+        return reported
+
+    def _finish(self, one: _Prepared) -> None:
+        CheckpointFolder(one.member.out / "checkpoints").clear()
+        if one.evidence is not None and one.evidence == gather_evidence(one.study):
+            keep_fingerprints(one.member.out, one.evidence, one.fingerprints)
+
+    def _register(self, study: Study, planned: Sequence[PlannedRun]) -> None:
+        self.ledger.register_study(study, [(plan.run, plan.purpose) for plan in planned])
+        device = self.bench.shape(study.arms[0].base).device
+        self.ledger.set_environment(study.name, describe_environment(device, self.options.command))
+        self.ledger.set_data_summary(study.name, self._data_summary(study))
+
+    def _data_summary(self, study: Study) -> dict[str, Any]:
         """Of the data that all arms share; where they differ, of each arm's under its name."""
-        summaries = {arm.name: self.bench.data(arm).summary.to_dict() for arm in self.study.arms}
+        summaries = {arm.name: self.bench.data(arm).summary.to_dict() for arm in study.arms}
         first = next(iter(summaries.values()))
         return first if all(summary == first for summary in summaries.values()) else summaries
 
-    def _train(self, phase: str, planned: Sequence[PlannedRun]) -> None:
-        """Train until every run of `planned` is finished or diverged, here or by another worker."""
-        sized = {run.planned.run.id: run for run in size_runs(unique(planned), self.bench, self.options.engine)}
+    def _train(self, phase: str, runs: Sequence[SizedRun]) -> None:
+        """Train until every one of `runs` is finished, diverged or failed, here or by another worker."""
+        sized: dict[str, SizedRun] = {}
+        for run in runs:
+            sized.setdefault(run.planned.run.id, run)
         left = self._left(sized)
         self.observer.phase(phase, len(sized), len(sized) - len(left), sum(sized[i].num_steps for i in left))
         while left := self._left(sized):
             if self.should_stop():
                 raise StudyStopped
-            pending = left.intersection(self.ledger.pending_runs(self.study.name))
+            pending = left & self._free_runs()
             if not pending:
                 time.sleep(POLL_S)
                 continue
             in_order = [run for run_id, run in sized.items() if run_id in pending]
             self._train_next(in_order, share=math.ceil(len(left) / self.options.num_workers))
-        failed = {run_id: error for run_id, error in self.failed.items() if run_id in sized}
+
+    def _free_runs(self) -> set[str]:
+        """Runs of any member that nobody works on."""
+        return {run_id for member in self.members for run_id in self.ledger.pending_runs(member.study.name)}
+
+    def _raise_failures(self, planned: Sequence[PlannedRun]) -> None:
+        failed = {plan.run.id: plan.run.arm.name for plan in planned if plan.run.id in self.failed}
         if failed:
-            raise RunFailedError(_describe_failures(failed, sized))
+            raise RunFailedError(_describe_failures(failed, self.failed, len(unique(planned))))
 
     def _left(self, sized: dict[str, SizedRun]) -> set[str]:
         done = ("finished", "diverged")
@@ -180,9 +321,7 @@ class _StudyRun:
 
     def _train_next(self, pending: Sequence[SizedRun], share: int) -> None:
         """Claim one pack of at most `share` runs and train it: one with a checkpoint first, else of a fresh plan."""
-        limit_bytes = self.options.memory_bytes or available_bytes()
-        max_slots = min(self.options.max_slots, share)
-        pack = self._resumable(pending) or cut_packs(pending, limit_bytes=limit_bytes, max_slots=max_slots)[0]
+        pack = self._resumable(pending) or self._next_pack(pending, share)
         ids = [run.planned.run.id for run in pack.items]
         owned = self.ledger.claim(ids, self.worker)
         if len(owned) < len(ids):  # another worker was faster; what is left is planned anew
@@ -195,6 +334,13 @@ class _StudyRun:
             with suppress(LedgerError):  # the first error is the one to tell; a claim left behind goes stale
                 self.ledger.release(ids, self.worker)
             raise
+
+    def _next_pack(self, pending: Sequence[SizedRun], share: int) -> Pack[SizedRun]:
+        """Of a fresh plan for the memory that is free now; runs that go alone come first."""
+        limit_bytes = self.options.memory_bytes or available_bytes()
+        if solo := [run for run in pending if run.planned.run.id in self.solo]:
+            return cut_packs(solo, limit_bytes=limit_bytes, max_slots=1)[0]
+        return cut_packs(pending, limit_bytes=limit_bytes, max_slots=min(self.options.max_slots, share))[0]
 
     def _resumable(self, pending: Sequence[SizedRun]) -> Pack[SizedRun] | None:
         by_id = {run.planned.run.id: run for run in pending}
@@ -253,10 +399,11 @@ class _StudyRun:
         for record in records:
             if isinstance(record, AdapterTrained) and by_id[record.run_id].run.scores_test:
                 run = by_id[record.run_id]
-                folder = self.options.out / "adapters" / record.run_id
                 base_name = run.run.arm.base.model
                 stored = run.rank_map.with_ranks({name: len(down) for name, (down, _) in record.tensors.items()})
-                write_peft_folder(folder, stored, record.tensors, base_name=base_name, dropout=run.run.arm.dropout)
+                for home in self.homes.get(record.run_id, [self.options.out]):
+                    folder = home / "adapters" / record.run_id
+                    write_peft_folder(folder, stored, record.tensors, base_name=base_name, dropout=run.run.arm.dropout)
         self.ledger.write(records, self.worker)
         for record in records:
             if isinstance(record, RunFailed):
@@ -272,12 +419,12 @@ class _StudyRun:
         self.observer.note(f"{len(pack.items)} runs failed: {type(error).__name__}: {error}")
 
 
-def _describe_failures(failed: dict[str, str], sized: dict[str, SizedRun]) -> str:
-    run_id, error = next(iter(failed.items()))
-    arm = sized[run_id].planned.run.arm.name
+def _describe_failures(failed: Mapping[str, str], errors: Mapping[str, str], num_runs: int) -> str:
+    """`failed`: run -> its arm, of `num_runs` runs in the phase."""
+    run_id, arm = next(iter(failed.items()))
     return (
-        f"{len(failed)} of {len(sized)} runs failed; the first is {run_id} (arm {arm}): {error}. The finished ones are "
-        "kept; `rankwise runs list` names them all, and the same command tries the failed ones again."
+        f"{len(failed)} of {num_runs} runs failed; the first is {run_id} (arm {arm}): {errors[run_id]}. The finished "
+        "ones are kept; `rankwise runs list` names them all, and the same command tries the failed ones again."
     )
 
 

@@ -1,4 +1,4 @@
-"""One study trained by several processes of this machine.
+"""Studies trained by several processes of this machine.
 
 They agree through the ledger's claims alone, as processes of different people would: each takes a share of the runs
 that are left, and the runs of one that died are free for the others. The parent trains nothing. It passes on what the
@@ -17,13 +17,13 @@ from dataclasses import replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 
 from rankwise.errors import RankwiseError, RunFailedError
 from rankwise.execution.observer import Observer
-from rankwise.execution.run_study import StudyOptions, StudyStopped, run_study
+from rankwise.execution.run_study import Member, StudyOptions, StudyStopped, SuiteResults, run_suite
 from rankwise.execution.sizing import available_bytes
 from rankwise.ledger import open_ledger
 from rankwise.ledger.results import StudyResults
@@ -34,6 +34,9 @@ ASK_EVERY_S = 0.2
 """How often the parent looks whether it was asked to stop."""
 SHOWN = (StepDone, RunDiverged, RunFinished)
 """Records that are worth sending to a display; adapters and losses of examples stay where they are."""
+
+Outcome: TypeAlias = dict[str, RunFailedError] | Literal["stopped"] | Exception
+"""How a worker ended: every run has ended, but for those of the studies that failed in its hands; stopped; an error."""
 
 
 def run_with_workers(
@@ -54,12 +57,39 @@ def run_with_workers(
         RunFailedError: runs failed in the hands of every worker, or no worker is left.
         RankwiseError: whatever else stopped the workers.
     """
+    members = [Member(study=study, out=options.out)]
+    suite = run_suite_with_workers(
+        members, ledger_url, options, num_workers=num_workers, observer=observer, should_stop=should_stop
+    )
+    for failure in suite.failures.values():
+        raise failure
+    return suite.results[study.name]
+
+
+def run_suite_with_workers(
+    members: Sequence[Member],
+    ledger_url: str | None,
+    options: StudyOptions,
+    *,
+    num_workers: int,
+    observer: Observer | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> SuiteResults:
+    """Like `run_suite`, with `num_workers` processes; a study has failed where it did in the hands of every worker.
+
+    Raises:
+        StudyStopped, RankwiseError: as `run_with_workers` does.
+    """
     with open_ledger(ledger_url) as ledger:  # first of all, so that tables are made once
-        with _started(study, ledger_url, options, num_workers) as workers:
+        with _started(members, ledger_url, options, num_workers) as workers:
             _watch(workers, observer or Observer(), should_stop)
-        if not any(worker.outcome == "finished" for worker in workers):
+        ended = [worker.outcome for worker in workers if isinstance(worker.outcome, dict)]
+        if not ended:
             raise _what_happened(workers, asked=should_stop())
-        return ledger.study_results(study.name)  # a worker finishes only when every run of the study has ended
+        failures = {name: error for name, error in ended[0].items() if all(name in other for other in ended)}
+        done = [member.study.name for member in members if member.study.name not in failures]
+        # A worker ends only when every run that it did not fail has ended.
+        return SuiteResults(results={name: ledger.study_results(name) for name in done}, failures=failures)
 
 
 class _Worker:
@@ -69,8 +99,8 @@ class _Worker:
         self.number = number
         self.process = process
         self.channel = channel
-        self.outcome: str | Exception | None = None
-        """`finished`, `stopped`, or the error that ended it; None while it works, and where it died without a word."""
+        self.outcome: Outcome | None = None
+        """None while it works, and where it died without a word."""
 
     def close(self) -> None:
         self.channel.close()
@@ -79,7 +109,7 @@ class _Worker:
 
 @contextmanager
 def _started(
-    study: Study, ledger_url: str | None, options: StudyOptions, num_workers: int
+    members: Sequence[Member], ledger_url: str | None, options: StudyOptions, num_workers: int
 ) -> Iterator[Sequence[_Worker]]:
     """Workers at work; none is left behind, whatever happens."""
     context = multiprocessing.get_context("spawn")
@@ -90,7 +120,7 @@ def _started(
             channel, theirs = context.Pipe()
             process = context.Process(
                 target=_work,
-                args=(theirs, study, ledger_url, options, num_workers),
+                args=(theirs, members, ledger_url, options, num_workers),
                 name=f"rankwise-worker-{number}",
                 daemon=True,
             )
@@ -192,7 +222,11 @@ class _Reports(Observer):
 
 
 def _work(
-    channel: "Connection[Any, Any]", study: Study, ledger_url: str | None, options: StudyOptions, num_workers: int
+    channel: "Connection[Any, Any]",
+    members: Sequence[Member],
+    ledger_url: str | None,
+    options: StudyOptions,
+    num_workers: int,
 ) -> None:
     """What a worker process does from its first line to its last."""
     reports, stopping = _Reports(channel), False
@@ -208,11 +242,10 @@ def _work(
     torch.set_num_threads(max(1, torch.get_num_threads() // num_workers))
     memory_bytes = (options.memory_bytes or available_bytes()) // num_workers
     own = replace(options, memory_bytes=memory_bytes, num_workers=num_workers)
-    outcome: str | Exception
+    outcome: Outcome
     try:
         with open_ledger(ledger_url) as ledger:
-            run_study(study, ledger, own, observer=reports, should_stop=should_stop)
-        outcome = "finished"
+            outcome = dict(run_suite(members, ledger, own, observer=reports, should_stop=should_stop).failures)
     except StudyStopped:
         outcome = "stopped"
     except RankwiseError as error:

@@ -13,15 +13,19 @@ from pydantic import ValidationError
 from rankwise.errors import StudyError
 from rankwise.study.config import Study
 from rankwise.study.document import read_document
-from rankwise.study.overrides import STUDY_KEYS, expand
+from rankwise.study.overrides import STUDY_KEYS, expand, replace_in_arms
 from rankwise.study.problems import find_problems, shown
 
 MAX_FILE_BYTES = 1 << 20
 """A larger file is not a study."""
 
 
-def load_study(path: Path) -> Study:
+def load_study(path: Path, *, model: str | None = None, data: str | None = None) -> Study:
     """Read and validate a study file.
+
+    Args:
+        model: Takes the place of `base.model` in every arm: a local folder where the file names a model of the hub.
+        data: Takes the place of `data.source` in every arm.
 
     Raises StudyError where the file cannot be read, and for all settings in it that cannot be used.
     """
@@ -35,10 +39,10 @@ def load_study(path: Path) -> Study:
         raise StudyError(f"{path} is a folder; name the study file in it.") from None
     except OSError as error:
         raise StudyError(f"{path} cannot be read: {error.strerror}. Check the path of the study file.") from None
-    return parse_study(text, origin=str(path))
+    return parse_study(text, origin=str(path), model=model, data=data)
 
 
-def parse_study(text: str, *, origin: str) -> Study:
+def parse_study(text: str, *, origin: str, model: str | None = None, data: str | None = None) -> Study:
     """Validate the text of a study file; `origin` is the name that errors give it.
 
     Raises StudyError with one line for each problem: origin and line, the setting, its value, what is allowed.
@@ -50,6 +54,10 @@ def parse_study(text: str, *, origin: str) -> Study:
         found = "is empty" if document.value is None else f"holds {shown(document.value)}"
         raise StudyError(f"{origin} {found}; a study file is a mapping with the keys {', '.join(STUDY_KEYS)}.")
     full, study, errors = expand(document.value), None, []
+    if model is not None:
+        replace_in_arms(full, "base", {"model": model, "revision": None})
+    if data is not None:
+        replace_in_arms(full, "data", {"source": data})
     try:
         study = Study.model_validate_json(json.dumps(full), strict=True)
     except ValidationError as error:

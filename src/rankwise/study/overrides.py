@@ -52,6 +52,14 @@ def _expand_arm(short: Any, shared: dict[str, Any]) -> Any:
     return full | shared | sections
 
 
+def replace_in_arms(full: dict[str, Any], section: str, values: dict[str, Any]) -> None:
+    """Put `values` in the place of what the file says, in a section of every arm of the full form."""
+    arms = full.get("arms")
+    for arm in arms if isinstance(arms, list) else ():
+        if isinstance(arm, dict) and isinstance(arm.get(section, {}), dict):
+            arm[section] = arm.get(section, {}) | values
+
+
 def _merged(key: str, shared: Any, override: Any) -> Any:
     if not (isinstance(shared, dict) and isinstance(override, dict)):
         return override
