@@ -26,7 +26,7 @@ def drawn(study, tmp_path_factory):
     """Each figure's files."""
     folder = tmp_path_factory.mktemp("figures")
     comparison = compare_arms(study)
-    return {name: draw(study, comparison, folder) for name, draw in FIGURES.items()}
+    return {name: draw(study, comparison, folder) for name, draw in FIGURES.items() if name != "pareto"}
 
 
 def rows(figure):
@@ -34,7 +34,7 @@ def rows(figure):
         return list(csv.DictReader(stream))
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", [name for name in FIGURES if name != "pareto"])  # needs more budgets: test_sweeps.py
 def test_every_figure_is_png_pdf_and_csv_under_its_own_name(drawn, name):
     figure = drawn[name]
     assert figure.png.name == f"{name}.png"

@@ -25,7 +25,8 @@ from rankwise.reporting.factorial import factorial_of
 from rankwise.reporting.flaws import find_flaws
 from rankwise.reporting.ordering import ordering_of
 from rankwise.reporting.stability import stability_of
-from rankwise.reporting.values import ArmComparison, Estimate, Span, StudyComparison
+from rankwise.reporting.sweeps import find_sweeps
+from rankwise.reporting.values import ArmComparison, Estimate, SoloCost, Span, StudyComparison
 from rankwise.statistics.multiplicity import holm
 from rankwise.statistics.paired import PairedComparison
 from rankwise.streams import stream
@@ -57,6 +58,7 @@ def compare_arms(results: StudyResults, *, rng_seed: int = 0) -> StudyComparison
         factorial=factorial_of(results, rng_seed),
         ordering=ordering_of(results),
         flaws=find_flaws(results, arms),
+        sweeps=find_sweeps(results, arms, rng_seed),
         warnings=cautions(results, arms),
     )
 
@@ -90,9 +92,23 @@ def _describe_arm(results: StudyResults, name: str, rng_seed: int) -> ArmCompari
         probe_peak_memory_bytes=_largest(run.probe_peak_memory_bytes for run in scored),
         peak_memory_bytes=_largest(run.peak_memory_bytes for run in scored),
         predicted_memory_bytes=_largest(run.predicted_memory_bytes for run in scored),
+        solo=_solo_cost(scored),
         run_ids=tuple(run.id for run in scored),
         audit=audit_arm(results, name),
         stability=stability_of(results, name),
+    )
+
+
+def _solo_cost(scored: Sequence[RunRow]) -> SoloCost | None:
+    runs = [run for run in scored if run.pack_slots == 1]
+    wall_s = _mean(run.wall_s for run in runs)
+    if wall_s is None:
+        return None
+    return SoloCost(
+        num_runs=len(runs),
+        wall_s=wall_s,
+        peak_memory_bytes=_largest(run.peak_memory_bytes for run in runs),
+        predicted_memory_bytes=_largest(run.predicted_memory_bytes for run in runs),
     )
 
 

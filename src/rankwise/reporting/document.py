@@ -12,6 +12,7 @@ from rankwise.reporting.markdown import bullets, code, code_block, details, esca
 from rankwise.reporting.ordering import ordering_section
 from rankwise.reporting.stability_section import stability_section
 from rankwise.reporting.style import FigureFiles
+from rankwise.reporting.sweeps_section import answers_section
 from rankwise.reporting.tables import cost_table, evidence_table, main_table, runs_table, tuning_table
 from rankwise.reporting.values import StudyComparison
 from rankwise.reporting.verdicts import completeness, failures_section, verdict_section
@@ -28,6 +29,8 @@ def render_results(
         f"# {escape(results.name)}\n",
         completeness(comparison),
         f"**Hypothesis.** {escape(results.hypothesis)}\n",
+        answers_section(comparison),
+        by_name.get("pareto", ""),
         "## Verdict\n",
         verdict_section(comparison),
         flaws_line(comparison),
@@ -93,7 +96,11 @@ def _costs(comparison: StudyComparison) -> str:
         "Time is one run's share of its pack's, the probe included. Peak memory is that of the largest pack the arm's "
         "runs were trained in, beside what was predicted for it. – is not measured, never zero.\n"
     )
-    return f"{cost_table(comparison)}\n{note}"
+    solo = (
+        "Alone: of those of the arm's runs that shared their pack with no other, the mean time and the largest peak of "
+        "memory.\n"
+    )
+    return f"{cost_table(comparison)}\n{note}" + (solo if any(arm.solo for arm in comparison.arms) else "")
 
 
 def _evidence(comparison: StudyComparison) -> str:

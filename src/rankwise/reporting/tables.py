@@ -58,7 +58,10 @@ def cost_table(comparison: StudyComparison) -> str:
         "Arm", f"Perplexity {interval}", f"Token accuracy {interval}", "Time per run", "of it probe",
         "Peak memory", "predicted",
     )  # fmt: skip
-    return table(header, map(_cost_row, comparison.arms), "lrrrrrr")
+    shows_solo = any(arm.solo for arm in comparison.arms)
+    alone = ("Alone: runs", "time", "peak memory", "predicted") if shows_solo else ()
+    rows = ((*_cost_row(arm), *(_solo_cells(arm) if shows_solo else ())) for arm in comparison.arms)
+    return table((*header, *alone), rows, "l" + "r" * (len(header) + len(alone) - 1))
 
 
 def _cost_row(arm: ArmComparison) -> tuple[str, ...]:
@@ -70,6 +73,17 @@ def _cost_row(arm: ArmComparison) -> tuple[str, ...]:
         format_seconds(arm.probe_wall_s),
         format_bytes(arm.peak_memory_bytes),
         format_bytes(arm.predicted_memory_bytes),
+    )
+
+
+def _solo_cells(arm: ArmComparison) -> tuple[str, ...]:
+    if arm.solo is None:
+        return ("0", MISSING, MISSING, MISSING)
+    return (
+        str(arm.solo.num_runs),
+        format_seconds(arm.solo.wall_s),
+        format_bytes(arm.solo.peak_memory_bytes),
+        format_bytes(arm.solo.predicted_memory_bytes),
     )
 
 

@@ -258,6 +258,50 @@ class FlawCheck:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SoloCost:
+    """What an arm takes by itself: from those of its reported runs that shared their pack with no other."""
+
+    num_runs: int
+    wall_s: float
+    """Mean over the runs, the probe included."""
+    peak_memory_bytes: int | None
+    """Largest of any of them."""
+    predicted_memory_bytes: int | None
+
+
+SweepAxis = Literal["rank", "targets", "quantization"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """Test loss of one arm minus that of another, paired by seed; not adjusted for the number of contrasts."""
+
+    arm: str
+    reference: str
+    estimate: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Arms that differ in one setting alone, so that its effect can be said in words."""
+
+    axis: SweepAxis
+    held: str
+    """What they share beside everything else, such as `at equal parameters (327,680)`; empty where nothing needs
+    saying."""
+    levels: dict[str, str]
+    """Arm -> its level in words; of ranks in rising order, else the reference first."""
+    contrasts: tuple[Contrast, ...]
+    """Of ranks each against the next lower one, and the last against the first; else each against the reference."""
+    bend: Estimate | None = None
+    """Of ranks: what a doubling gains in the upper half of the range minus what it gains in the lower half, where a
+    gain is a loss that falls. Negative: doublings buy less and less. None where no seed finished at every rank."""
+
+    def contrast(self, arm: str, reference: str) -> Contrast | None:
+        return next((c for c in self.contrasts if (c.arm, c.reference) == (arm, reference)), None)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ArmComparison:
     """Everything the report says about one arm."""
 
@@ -290,6 +334,8 @@ class ArmComparison:
     peak_memory_bytes: int | None
     """Largest of any pack that one of the runs was trained in."""
     predicted_memory_bytes: int | None
+    solo: SoloCost | None
+    """None where every run was trained beside others."""
     run_ids: tuple[str, ...]
     """Runs that the scores are over."""
     audit: ArmAudit
@@ -331,6 +377,8 @@ class StudyComparison:
     """None where no two seeds finished in three arms of equal conditions."""
     flaws: tuple[FlawCheck, ...]
     """In the order of docs/reading-the-report.md."""
+    sweeps: tuple[Sweep, ...]
+    """Settings that some of the arms vary one at a time; empty in a study of allocations."""
     warnings: tuple[str, ...]
 
     def arm(self, name: str) -> ArmComparison:

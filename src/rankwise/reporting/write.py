@@ -18,6 +18,7 @@ from rankwise.reporting.figures import FIGURES
 from rankwise.reporting.kept import keep_report
 from rankwise.reporting.markdown import plain
 from rankwise.reporting.style import FigureFiles
+from rankwise.reporting.sweeps_section import answers_section
 from rankwise.reporting.values import StudyComparison
 from rankwise.reporting.verdicts import completeness, verdict_section
 
@@ -53,7 +54,8 @@ def write_report(results: StudyResults, out: Path, *, command: str | None = None
         (staging / "RESULTS.md").write_text(text, encoding="utf-8")
         (staging / "comparison.json").write_text(comparison_json(comparison), encoding="utf-8")
         _publish(staging, out)
-    verdict = plain(f"{completeness(comparison)}\n\n{verdict_section(comparison)}").strip()
+    answer = answers_section(comparison).removeprefix("## Answer\n")
+    verdict = plain(f"{completeness(comparison)}\n\n{answer}\n{verdict_section(comparison)}").strip()
     drawings = [str(path.relative_to(out)) for one in figures for path in (one.png, one.pdf, one.csv)]
     keep_report(results, out, ["RESULTS.md", "comparison.json", *drawings], command=command, verdict=verdict)
     return ReportFiles(results=out / "RESULTS.md", comparison=out / "comparison.json", figures=figures, verdict=verdict)

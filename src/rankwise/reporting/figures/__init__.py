@@ -10,6 +10,7 @@ from rankwise.ledger.results import StudyResults
 from rankwise.reporting.figures.differences import draw_differences
 from rankwise.reporting.figures.learning_curves import draw_learning_curves
 from rankwise.reporting.figures.loss_against_params import draw_loss_against_params
+from rankwise.reporting.figures.pareto import draw_pareto
 from rankwise.reporting.figures.rank_maps import draw_rank_maps
 from rankwise.reporting.figures.stability import draw_stability
 from rankwise.reporting.figures.tuning import draw_tuning
@@ -17,6 +18,7 @@ from rankwise.reporting.style import FigureFiles
 from rankwise.reporting.values import StudyComparison
 
 FIGURES: dict[str, Callable[[StudyResults, StudyComparison, Path], FigureFiles | None]] = {
+    "pareto": draw_pareto,
     "differences": draw_differences,
     "loss_against_params": draw_loss_against_params,
     "rank_maps": draw_rank_maps,

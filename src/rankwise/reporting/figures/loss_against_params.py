@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.transforms import ScaledTranslation
 
 from rankwise.ledger.results import StudyResults
+from rankwise.reporting.figures.pareto import cost_axes
 from rankwise.reporting.format import format_loss
 from rankwise.reporting.style import (
     DOUBLE_COLUMN_IN,
@@ -31,9 +32,12 @@ NEAR_FRAC = 0.08
 
 @matplotlib.rc_context(RC)
 def draw_loss_against_params(results: StudyResults, comparison: StudyComparison, folder: Path) -> FigureFiles | None:
-    """One point an arm, best loss first in the legend; None with fewer than two arms."""
+    """One point an arm, best loss first in the legend; None with fewer than two arms.
+
+    Where the Pareto figure is drawn, its first panel shows the same.
+    """
     arms = [arm for arm in comparison.arms if arm.test_loss and arm.params]
-    if len(arms) < 2:
+    if len(arms) < 2 or cost_axes(comparison):
         return None
     styles = arm_styles(results.arm_names, comparison.baseline)
     figure = new_figure(DOUBLE_COLUMN_IN * 0.72, 2.7)
