@@ -58,7 +58,8 @@ def test_a_processor_gets_plain_attention():
 
 @pytest.mark.parametrize("device", [CPU, CUDA])
 def test_what_was_chosen_by_hand_stays(device):
-    chosen = BaseSettings(model="a/b", revision="c", dtype="float16", attention="sdpa", quantization="nf4")
+    by_hand = {"dtype": "float16", "attention": "sdpa", "quantization": "nf4", "compute_dtype": "bfloat16"}
+    chosen = BaseSettings(model="a/b", revision="c", **by_hand)
     assert resolve_settings(chosen, device) == chosen
     assert resolve_settings(chosen.model_copy(update={"attention": "eager"}), device).attention == "eager"
 
@@ -72,3 +73,9 @@ def test_the_default_device_is_cuda_where_there_is_one():
 def test_cuda_is_asked_for_its_own_abilities():
     major = torch.cuda.get_device_capability(CUDA)[0]
     assert multiplies_bfloat16_fast(CUDA) == (major >= 8 or torch.version.hip is not None)
+
+
+def test_4_bit_weights_are_multiplied_in_the_number_format_of_the_base():
+    settings = BaseSettings(dtype="float16", quantization="nf4")
+    assert resolve_settings(settings, CPU).compute_dtype == "float16"
+    assert resolve_settings(settings.model_copy(update={"quantization": "int8"}), CPU).compute_dtype == "auto"

@@ -58,8 +58,22 @@ def test_what_changes_the_arithmetic_changes_it(folder):
         {"dtype": "float32", "attention": "sdpa"},
         {"dtype": "float32", "attention": "eager", "quantization": "int8"},
         {"dtype": "float32", "attention": "eager", "quantization": "nf4"},
+        {"dtype": "float32", "attention": "eager", "quantization": "fp4"},
+        {"dtype": "float32", "attention": "eager", "quantization": "nf4", "double_quantization": False},
+        {"dtype": "float32", "attention": "eager", "quantization": "nf4", "compute_dtype": "bfloat16"},
     ]
     assert len({of(folder, **each) for each in settings}) == len(settings)
+
+
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+def test_settings_of_4_bit_weights_do_not_count_for_others(folder, quantization):
+    others = {"quantization": quantization, "double_quantization": False, "compute_dtype": "float16"}
+    assert of(folder, **others) == of(folder, quantization=quantization)
+
+
+def test_the_compute_dtype_is_that_of_the_base_unless_it_is_given(folder):
+    nf4 = {"dtype": "bfloat16", "attention": "eager", "quantization": "nf4"}
+    assert of(folder, **nf4) == of(folder, **nf4, compute_dtype="bfloat16")
 
 
 def test_auto_and_what_it_stands_for_are_the_same(folder, monkeypatch):

@@ -1,6 +1,5 @@
 """Loading: what comes back, and every folder that is refused."""
 
-import importlib.util
 import json
 import math
 import shutil
@@ -11,7 +10,6 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from rankwise.errors import ModelError
-from rankwise.models import load
 from rankwise.models.fingerprint import fingerprint_base
 from rankwise.models.load import load_base, load_skeleton
 from rankwise.models.source import locate_base
@@ -145,22 +143,6 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(folder):
     tokenizer["model"]["vocab"]["four"] = 6
     path.write_text(json.dumps(tokenizer))
     assert "has 7 tokens, but the model embeds only 6" in refusal(folder)
-
-
-@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
-@pytest.mark.parametrize("quantization", ["int8", "nf4"])
-def test_quantization_without_its_package_names_the_extra(folder, quantization):
-    message = refusal(folder, quantization=quantization)
-    assert all(word in message for word in [quantization, "bitsandbytes", "rankwise[quant]"])
-
-
-def test_quantization_is_asked_for_as_published(monkeypatch):
-    monkeypatch.setattr(load.importlib.util, "find_spec", lambda name: object())
-    int8 = load._quantization_config(BaseSettings(quantization="int8", dtype="bfloat16"))
-    nf4 = load._quantization_config(BaseSettings(quantization="nf4", dtype="bfloat16"))
-    assert int8.load_in_8bit
-    assert (nf4.bnb_4bit_quant_type, nf4.bnb_4bit_use_double_quant) == ("nf4", True)
-    assert nf4.bnb_4bit_compute_dtype == torch.bfloat16
 
 
 def test_the_real_model_reaches_its_published_perplexity(shared_data):

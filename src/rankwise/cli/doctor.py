@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,8 +15,11 @@ from rankwise import __version__
 from rankwise.cli.console import console, print_json
 from rankwise.errors import ModelError
 
+if TYPE_CHECKING:
+    import torch
+
 EXTRAS = {
-    "quant": ("bitsandbytes",),
+    "quant": ("bitsandbytes", "accelerate"),
     "bench": ("lm_eval",),
     "cluster": ("ray", "psycopg"),
     "trackers": ("mlflow", "tensorboard", "wandb"),
@@ -87,17 +90,27 @@ def _devices() -> dict[str, Any]:
     from rankwise.models.dtype import multiplies_bfloat16_fast
 
     fast = multiplies_bfloat16_fast(torch.device("cpu"))
-    devices: dict[str, Any] = {"cpu": {"threads": torch.get_num_threads(), "bfloat16_units": fast}}
+    devices: dict[str, Any] = {
+        "cpu": {"threads": torch.get_num_threads(), "bfloat16_units": fast, "quantization": _forms(torch.device("cpu"))}
+    }
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         devices[f"cuda:{index}"] = {
             "name": properties.name,
             "memory_bytes": properties.total_memory,
             "bfloat16_units": multiplies_bfloat16_fast(torch.device("cuda", index)),
+            "quantization": _forms(torch.device("cuda", index)),
         }
     if torch.backends.mps.is_available():
         devices["mps"] = {"name": "Apple GPU"}
     return devices
+
+
+def _forms(device: "torch.device") -> str:
+    """Forms of quantized weights that work on the device; `none` where there is no bitsandbytes for it."""
+    from rankwise.models.quantization import working_forms
+
+    return " ".join(working_forms(device)) or "none"
 
 
 def _speeds() -> dict[str, Any]:

@@ -40,6 +40,10 @@ def train(
         list[str] | None,
         typer.Option(help="all-linear, attention, mlp, a module name or a regular expression; may be repeated."),
     ] = None,
+    quantization: Annotated[
+        Literal["none", "int8", "nf4", "fp4"],
+        typer.Option(help="How the base's weights are held; all but none need the extra quant."),
+    ] = "none",
     template: TemplateOption = "alpaca",
     max_tokens: MaxTokensOption = 256,
     train_examples: TrainExamplesOption = 200,
@@ -66,7 +70,7 @@ def train(
     """
     study = one_run_study(
         {
-            "base": {"model": absolute(model)},
+            "base": {"model": absolute(model), **({} if quantization == "none" else {"quantization": quantization})},
             "data": {
                 "source": absolute(data),
                 "template": template,

@@ -13,7 +13,7 @@ from rankwise.study.plan import PlannedRun
 from rankwise.training.order import BatchOrder
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-QUANTIZED_BYTES = {"int8": 1.0, "nf4": 0.5}
+QUANTIZED_BYTES = {"int8": 1.0, "nf4": 0.5, "fp4": 0.5}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import torch
 
-from rankwise.study.config import BaseSettings
+from rankwise.study.config import FOUR_BIT, BaseSettings
 
 
 def default_device() -> torch.device:
@@ -29,7 +29,7 @@ def _onednn_accepts_bfloat16() -> bool:
 
 
 def resolve_settings(settings: BaseSettings, device: torch.device) -> BaseSettings:
-    """The same settings without `auto`.
+    """The same settings without `auto` (in 4-bit settings alone: `compute_dtype` means nothing elsewhere).
 
     dtype: bfloat16 where the device multiplies it fast, else float32. attention: `eager` (plain matrix products) on a
     processor, where the backward pass of the fused kernel was measured up to 3.5 times slower and never faster;
@@ -40,4 +40,6 @@ def resolve_settings(settings: BaseSettings, device: torch.device) -> BaseSettin
         update["dtype"] = "bfloat16" if multiplies_bfloat16_fast(device) else "float32"
     if settings.attention == "auto":
         update["attention"] = "eager" if device.type == "cpu" else "sdpa"
+    if settings.quantization in FOUR_BIT and settings.compute_dtype == "auto":
+        update["compute_dtype"] = update.get("dtype", settings.dtype)
     return settings.model_copy(update=update)

@@ -9,7 +9,7 @@ import torch
 
 from rankwise.models.dtype import default_device, resolve_settings
 from rankwise.models.source import Part, locate_base, part_files
-from rankwise.study.config import BaseSettings
+from rankwise.study.config import FOUR_BIT, BaseSettings
 
 PARTS: tuple[Part, ...] = ("config", "tokenizer", "weights")
 
@@ -42,8 +42,17 @@ def fingerprint_folder(folder: Path, resolved: BaseSettings) -> str:
         "dtype": resolved.dtype,
         "quantization": resolved.quantization,
         "attention": resolved.attention,
+        **_deviations(resolved),
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _deviations(resolved: BaseSettings) -> dict[str, object]:
+    """How 4-bit weights are held and multiplied, where that is not as usual."""
+    if resolved.quantization not in FOUR_BIT:
+        return {}
+    found: dict[str, object] = {} if resolved.double_quantization else {"double_quantization": False}
+    return found | ({} if resolved.compute_dtype == resolved.dtype else {"compute_dtype": resolved.compute_dtype})
 
 
 def _hash_file(path: Path) -> str:

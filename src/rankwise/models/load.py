@@ -1,6 +1,5 @@
 """Load a frozen base model: from the embedded asset, a folder or the hub; safetensors only."""
 
-import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 from rankwise.errors import ModelError
 from rankwise.models.dtype import default_device, resolve_settings
 from rankwise.models.fingerprint import fingerprint_folder
+from rankwise.models.quantization import make_shareable, quantization_config
 from rankwise.models.source import locate_base
 from rankwise.models.tokenizer import read_tokenizer
 from rankwise.study.config import BaseSettings
@@ -55,11 +55,11 @@ def load_base(settings: BaseSettings, device: torch.device | None = None) -> Loa
 
     Raises:
         ModelError: It cannot be found, downloaded or read; it is incomplete, is not a causal language model, holds
-            only pickled weights, or asks for a quantization that is not installed.
+            only pickled weights, or asks for a quantization that this machine does not have.
     """
     device = device or default_device()
     resolved = resolve_settings(settings, device)
-    quantization = _quantization_config(resolved)
+    quantization = quantization_config(resolved, device)
     folder = locate_base(resolved, "config", "tokenizer", "weights")
     tokenizer = read_tokenizer(folder, resolved.trust_remote_code)
     model = _read_model(folder, resolved, device, quantization)
@@ -123,7 +123,10 @@ def _read_model(
     except LOAD_ERRORS as error:
         raise _unloadable(folder, error) from error
     _check_complete(folder, sorted(report["missing_keys"]))
-    return model if quantization else model.to(device)
+    if quantization is None:
+        return model.to(device)
+    make_shareable(model)
+    return model
 
 
 @contextmanager
@@ -155,26 +158,6 @@ def _check_vocabulary(folder: Path, model: PreTrainedModel, tokenizer: PreTraine
             f"base.model: the tokenizer in {folder} has {tokenizer.vocab_size:,} tokens, but the model embeds only "
             f"{rows:,}. Save the tokenizer that the model was trained with into the folder."
         )
-
-
-def _quantization_config(resolved: BaseSettings) -> BitsAndBytesConfig | None:
-    """int8: LLM.int8() (Dettmers et al., arXiv:2208.07339); nf4: 4-bit NormalFloat, doubly quantized as in QLoRA
-    (Dettmers et al., arXiv:2305.14314)."""
-    if resolved.quantization == "none":
-        return None
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise ModelError(
-            f"base.quantization: {resolved.quantization} needs bitsandbytes, which is not installed. Install the extra "
-            "with `pip install 'rankwise[quant]'`, or set base.quantization: none."
-        )
-    if resolved.quantization == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=getattr(torch, resolved.dtype),
-    )
 
 
 def _freeze(model: PreTrainedModel) -> PreTrainedModel:

@@ -196,6 +196,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _check_weights(folder: Path) -> None:
+    _refuse_stored_quantized(folder)
     weights = _weight_files(folder)
     missing = [path.name for path in weights if not path.is_file()]
     if missing:
@@ -217,6 +218,18 @@ def _check_weights(folder: Path) -> None:
         f"base.model: {folder} has no safetensors weights: neither model.safetensors nor {INDEX_FILE}. Copy them there "
         "or give another folder. A hub repository with pickled weights alone often has a converted copy in a pull "
         "request (`Adding safetensors variant of this model`): give it as base.revision, such as refs/pr/1."
+    )
+
+
+def _refuse_stored_quantized(folder: Path) -> None:
+    """Their arithmetic is their own, and an arm that says `quantization: none` would not be what it says."""
+    try:
+        method = json.loads((folder / "config.json").read_text(encoding="utf-8"))["quantization_config"]["quant_method"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # Transformers tells what is wrong with a broken file
+    raise ModelError(
+        f"base.model: the weights in {folder} are stored quantized ({method}). Give the original model, and choose how "
+        "its weights are held with base.quantization: int8, nf4 or fp4."
     )
 
 

@@ -7,24 +7,24 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from peft.utils.integrations import dequantize_module_weight
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from rankwise.allocation.sites import Site
 from rankwise.errors import ModelError
+from rankwise.models.quantization import whole_weight
 
 
 def weight_of(model: nn.Module, site: Site) -> torch.Tensor:
-    """The weight of one site: float32 (F, D). 8-bit and 4-bit weights are dequantized, by PEFT's own function.
+    """The weight of one site: float32 (F, D). 8-bit and 4-bit weights are dequantized.
 
     Raises:
         ModelError: the weight has no values (a skeleton), or is stored in a form that cannot be read back.
     """
     module = model.get_submodule(site.name)
     try:
-        weight = dequantize_module_weight(module).detach()
+        weight = whole_weight(module).detach()
     except (ImportError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise _unreadable(site, module, str(error)) from error
     if isinstance(module, Conv1D):

@@ -46,6 +46,8 @@ def _patterns(targets: str | tuple[str, ...]) -> str | tuple[str, ...]:
     return targets
 
 
+FOUR_BIT = ("nf4", "fp4")
+"""Quantizations with four bits a weight."""
 SUBTRACTED_INITS = ("pissa", "olora", "loraga")
 """Initialisations whose own product is taken off the layer for good; the stored adapter holds it a second time."""
 
@@ -66,8 +68,12 @@ class BaseSettings(Settings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the base and its activations. `auto`: bfloat16 where the device multiplies it fast, else
     float32."""
-    quantization: Literal["none", "int8", "nf4"] = "none"
+    quantization: Literal["none", "int8", "nf4", "fp4"] = "none"
     """How the base weights are stored; other than `none` needs the extra `quant`."""
+    double_quantization: bool = True
+    """Whether the scales of 4-bit weights are quantized as well, as QLoRA does; of no effect on other weights."""
+    compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format in which 4-bit weights are multiplied; `auto`: that of `dtype`. Of no effect on other weights."""
     attention: Literal["auto", "eager", "sdpa"] = "auto"
     """Attention kernel. `auto`: the one measured faster on the device."""
     trust_remote_code: bool = False

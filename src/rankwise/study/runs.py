@@ -20,8 +20,11 @@ NOT_IDENTITY: Final[dict[str, Any]] = {
 """Settings of an arm that its runs' ids leave out. In doubt a setting stays in: to train again costs less than to
 take another run's result."""
 
-NEUTRAL: Final[dict[str, Any]] = {"lora_plus_ratio": 1.0, "lr_factors": None}
-"""Settings of `train` that came after the first ledgers: left out where they do nothing, so older runs keep their
+NEUTRAL: Final[dict[str, dict[str, Any]]] = {
+    "base": {"double_quantization": True, "compute_dtype": "auto"},
+    "train": {"lora_plus_ratio": 1.0, "lr_factors": None},
+}
+"""Settings of a section that came after the first ledgers: left out where they do nothing, so older runs keep their
 ids."""
 
 Purpose = Literal["tuning", "report"]
@@ -55,9 +58,10 @@ class Run(Settings):
         from, because their fingerprints say what they are; and later settings that do nothing (`NEUTRAL`).
         """
         arm = self.arm.model_dump(mode="json", exclude=NOT_IDENTITY)
-        arm["train"] = {
-            key: value for key, value in arm["train"].items() if key not in NEUTRAL or value != NEUTRAL[key]
-        }
+        for section, neutral in NEUTRAL.items():
+            arm[section] = {
+                key: value for key, value in arm[section].items() if key not in neutral or value != neutral[key]
+            }
         return {
             "numerics": NUMERICS_VERSION,
             "arm": arm,

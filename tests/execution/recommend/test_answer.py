@@ -1,6 +1,7 @@
 """Whole races on a model of width 16: what is trained on what, what is kept, and what stops them."""
 
-from collections.abc import Callable, Sequence
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,6 +46,17 @@ class Steps(Observer):
 
     def should_stop(self) -> bool:
         return self.num >= self.stop_after
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_bitsandbytes() -> Iterator[None]:
+    """The same arms are raced whatever is installed."""
+    find = importlib.util.find_spec
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            importlib.util, "find_spec", lambda name, *rest: None if name == "bitsandbytes" else find(name, *rest)
+        )
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ schedule and clipping. Not the same random numbers, so its losses differ as thos
 from string import Template
 
 from rankwise.models.source import EMBEDDED, locate_base
-from rankwise.study.config import Arm, BaseSettings
+from rankwise.study.config import FOUR_BIT, Arm, BaseSettings
 
 SCRIPT_NAME = "train_with_peft.py"
 TRAIN_NAME = "train.jsonl"
@@ -89,9 +89,10 @@ print(f"written: {HERE / 'peft-adapter'}")
 _QUANTIZATIONS = {
     "none": "",
     "int8": ", quantization_config=BitsAndBytesConfig(load_in_8bit=True)",
-    "nf4": (
-        ', quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", '
-        "bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.$dtype)"
+    **dict.fromkeys(
+        FOUR_BIT,
+        ', quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="$form", '
+        "bnb_4bit_use_double_quant=$double, bnb_4bit_compute_dtype=torch.$compute)",
     ),
 }
 
@@ -104,7 +105,9 @@ def training_script(arm: Arm, resolved: BaseSettings, *, num_examples: int) -> s
         resolved: its base, with what was `auto` resolved.
     """
     train, base = arm.train, arm.base
-    quantization = _QUANTIZATIONS[base.quantization].replace("$dtype", resolved.dtype)
+    quantization = Template(_QUANTIZATIONS[base.quantization]).substitute(
+        form=base.quantization, double=base.double_quantization, compute=resolved.compute_dtype
+    )
     return _SCRIPT.substitute(
         script=SCRIPT_NAME,
         train=TRAIN_NAME,
