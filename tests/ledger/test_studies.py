@@ -113,6 +113,8 @@ def test_the_environment_of_a_run_is_that_of_the_session_that_claimed_it(registe
     registered.claim([late], "machine:1:0")
     assert registered.environment_of(early) == {"torch": "1"}
     assert registered.environment_of(late) == {"torch": "2"}
+    assert registered.study_results("sample").environments == {early: {"torch": "1"}, late: {"torch": "2"}}
+    assert registered.study_results("sample", with_details=False).environments == {}
 
 
 @pytest.mark.parametrize("call", ["study_results", "set_environment", "set_data_summary", "set_chosen_learning_rates"])

@@ -164,7 +164,7 @@ def test_a_new_report_replaces_the_old_and_its_figures(build_study, tmp_path, mo
     assert not list((tmp_path / "figures").glob("differences.*"))
     assert (tmp_path / "figures" / "mine.png").read_bytes() == b"kept"
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == [".report.json", "RESULTS.md", "comparison.json", "figures"]
+    assert names == [".report.json", "RESULTS.md", "comparison.json", "figures", "report.html"]
 
 
 def test_a_disk_that_fills_up_leaves_the_old_report(build_study, tmp_path, monkeypatch):

@@ -64,6 +64,7 @@ def study_results(connection: Connection, study_name: str, *, with_details: bool
         study=row["study"],
         runs=_study_runs(connection, row["study"], study_name, with_details),
         environment=_last_environment(connection, [study_name], math.inf),
+        environments=_environments(connection, study_name) if with_details else {},
         chosen_learning_rates=row["chosen_learning_rates"],
         data_summary=row["data_summary"],
     )
@@ -112,6 +113,21 @@ def environment_of(connection: Connection, run_id: str) -> dict[str, str]:
     claimed_at = connection.scalar(select(RUNS.c.claimed_at).where(RUNS.c.id == run_id))
     studies = [study for study, _, _ in memberships(connection, run_id)]
     return _last_environment(connection, studies, claimed_at) if claimed_at is not None else {}
+
+
+def _environments(connection: Connection, study_name: str) -> dict[str, dict[str, str]]:
+    """`environment_of` every run of a study at once; runs of one session share one object."""
+    of_study = select(STUDY_RUNS.c.run_id).where(STUDY_RUNS.c.study == study_name)
+    places = select(RUNS.c.id, RUNS.c.claimed_at, STUDY_RUNS.c.study).join(STUDY_RUNS).where(RUNS.c.id.in_(of_study))
+    columns = (ENVIRONMENTS.c.study, ENVIRONMENTS.c.recorded_at, ENVIRONMENTS.c.id, ENVIRONMENTS.c.environment)
+    sessions = list(connection.execute(select(*columns).order_by(ENVIRONMENTS.c.id)))
+    newest: dict[str, tuple[int, dict[str, str]]] = {}
+    for run_id, claimed_at, study in connection.execute(places):
+        for name, recorded_at, number, environment in sessions:
+            is_before = name == study and claimed_at is not None and recorded_at <= claimed_at
+            if is_before and number > newest.get(run_id, (-1, {}))[0]:
+                newest[run_id] = number, environment
+    return {run_id: environment for run_id, (_, environment) in newest.items()}
 
 
 def _last_environment(connection: Connection, studies: list[str], until: float) -> dict[str, str]:

@@ -124,6 +124,8 @@ class StudyResults:
     """Versions, device, processor and command of the last session that trained for this study."""
     chosen_learning_rates: Mapping[str, float] = field(default_factory=dict)
     """Per arm, where the choice has been made."""
+    environments: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Per run id that of the session which trained it, where one was recorded; empty where details are left out."""
     data_summary: Mapping[str, Any] = field(default_factory=dict)
     """Counts of the prepared data: per split examples and answer tokens, and what was excluded and why."""
 

@@ -45,6 +45,11 @@ def format_p(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def format_equals(p: str) -> str:
+    """`= 0.031` or `< 0.001`, to stand behind a name."""
+    return p if p.startswith("<") else f"= {p}"
+
+
 def format_effect(effect_size: float | None) -> str:
     if effect_size is None:
         return MISSING

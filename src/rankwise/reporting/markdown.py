@@ -14,10 +14,14 @@ def escape(text: object) -> str:
     Characters that Markdown gives a meaning become character references, so that even renderers that ignore
     backslashes in tables show them; line breaks and other control characters become spaces.
     """
-    one_line = " ".join("".join(char if char.isprintable() else " " for char in str(text)).split())
     return _SPECIAL.sub(
-        lambda match: "".join(f"&#{ord(char)};" for char in match[0]), html.escape(one_line, quote=False)
+        lambda match: "".join(f"&#{ord(char)};" for char in match[0]), html.escape(one_line(text), quote=False)
     )
+
+
+def one_line(text: object) -> str:
+    """Line breaks and other control characters become single spaces."""
+    return " ".join("".join(char if char.isprintable() else " " for char in str(text)).split())
 
 
 def plain(markdown: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import get_args
 
-from rankwise.reporting.format import MISSING, format_difference, format_loss, format_p
+from rankwise.reporting.format import MISSING, format_difference, format_equals, format_loss, format_p
 from rankwise.reporting.markdown import bullets, code, escape
 from rankwise.reporting.values import ArmComparison, StudyComparison
 from rankwise.statistics.verdict import Word
@@ -88,16 +88,12 @@ def _evidence(arm: ArmComparison, baseline: str) -> str:
     text = f"{_bold_name(arm)}, {found.outcome}: {format_difference(found.estimate)} nats per answer token against "
     text += f"{baseline}, n = {len(found.seeds)}"
     if found.p_holm is not None:
-        text += f", p {_equals(format_p(found.p_holm))} after Holm's adjustment"
+        text += f", p {format_equals(format_p(found.p_holm))} after Holm's adjustment"
     if found.outcome == "practically the same" and found.p_equivalence is not None:
-        text += f"; smaller than the equivalence margin with p {_equals(format_p(found.p_equivalence))}"
+        text += f"; smaller than the equivalence margin with p {format_equals(format_p(found.p_equivalence))}"
     if found.seeds_to_decide is not None:
         text += f"; about {found.seeds_to_decide:,} seeds would decide"
     return text + "."
-
-
-def _equals(p: str) -> str:
-    return p if p.startswith("<") else f"= {p}"
 
 
 def _resolution(comparison: StudyComparison) -> str:

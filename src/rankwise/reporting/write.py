@@ -1,4 +1,4 @@
-"""Write a report: RESULTS.md, its figures with their data, and every number as JSON; all of it or nothing."""
+"""Write a report: RESULTS.md, report.html, figures with their data, and every number as JSON; all of it or nothing."""
 
 import json
 import math
@@ -17,10 +17,14 @@ from rankwise.reporting.document import render_results
 from rankwise.reporting.figures import FIGURES
 from rankwise.reporting.kept import keep_report
 from rankwise.reporting.markdown import plain
+from rankwise.reporting.page.render import render_page
 from rankwise.reporting.style import FigureFiles
 from rankwise.reporting.sweeps_section import answers_section
 from rankwise.reporting.values import StudyComparison
 from rankwise.reporting.verdicts import completeness, verdict_section
+
+FILES = ("comparison.json", "report.html", "RESULTS.md")
+"""Beside the figures, in the order in which they are put in place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +33,8 @@ class ReportFiles:
 
     results: Path
     """RESULTS.md."""
+    page: Path
+    """report.html: the same to read, sort and look into; one file."""
     comparison: Path
     """comparison.json: every number of the report."""
     figures: tuple[FigureFiles, ...]
@@ -47,18 +53,27 @@ def write_report(results: StudyResults, out: Path, *, command: str | None = None
     comparison = compare_arms(results)
     with _staged(out) as staging:
         (staging / "figures").mkdir()
-        drawn = [draw(results, comparison, staging / "figures") for draw in FIGURES.values()]
-        figures = tuple(replace(files, folder=out / "figures") for files in drawn if files)
+        drawn = [files for draw in FIGURES.values() if (files := draw(results, comparison, staging / "figures"))]
+        figures = tuple(replace(files, folder=out / "figures") for files in drawn)
         command = command or results.environment.get("command")
         text = render_results(results, comparison, figures, command=command)
         (staging / "RESULTS.md").write_text(text, encoding="utf-8")
-        (staging / "comparison.json").write_text(comparison_json(comparison), encoding="utf-8")
+        numbers = comparison_json(comparison)
+        (staging / "comparison.json").write_text(numbers, encoding="utf-8")
+        page = render_page(results, comparison, text, drawn, comparison_text=numbers)
+        (staging / "report.html").write_text(page, encoding="utf-8")
         _publish(staging, out)
     answer = answers_section(comparison).removeprefix("## Answer\n")
     verdict = plain(f"{completeness(comparison)}\n\n{answer}\n{verdict_section(comparison)}").strip()
     drawings = [str(path.relative_to(out)) for one in figures for path in (one.png, one.pdf, one.csv)]
-    keep_report(results, out, ["RESULTS.md", "comparison.json", *drawings], command=command, verdict=verdict)
-    return ReportFiles(results=out / "RESULTS.md", comparison=out / "comparison.json", figures=figures, verdict=verdict)
+    keep_report(results, out, [*FILES, *drawings], command=command, verdict=verdict)
+    return ReportFiles(
+        results=out / "RESULTS.md",
+        page=out / "report.html",
+        comparison=out / "comparison.json",
+        figures=figures,
+        verdict=verdict,
+    )
 
 
 def comparison_json(comparison: StudyComparison) -> str:
@@ -104,7 +119,7 @@ def _publish(staging: Path, out: Path) -> None:
     new = {path.name: path for path in sorted((staging / "figures").iterdir())}
     for path in new.values():
         path.replace(figures / path.name)
-    for name in ("comparison.json", "RESULTS.md"):
+    for name in FILES:
         (staging / name).replace(out / name)
     for name, suffix in product(FIGURES, (".png", ".pdf", ".csv")):
         if name + suffix not in new:  # an earlier report's, which the new page no longer shows

@@ -41,7 +41,7 @@ def draw_learning_curves(results: StudyResults, comparison: StudyComparison, fol
     num_rows = -(-len(runs) // num_columns)
     figure = new_figure(DOUBLE_COLUMN_IN * max(num_columns, 2) / 3, 1.65 * num_rows + 0.45)
     axes = panel_grid(figure, len(runs), num_columns, sharex=True, sharey=True)
-    baseline = _validation_band(runs.get(comparison.baseline, ()), comparison.level)
+    baseline = validation_band(runs.get(comparison.baseline, ()), comparison.level)
     for axis, (arm, found) in zip(axes, runs.items(), strict=True):
         _draw_arm(axis, found, styles[arm], comparison.level)
         if arm != comparison.baseline and baseline:
@@ -60,11 +60,11 @@ def draw_learning_curves(results: StudyResults, comparison: StudyComparison, fol
 
 def _draw_arm(axis: Axes, runs: Sequence[RunRow], style: ArmStyle, level: float) -> None:
     for run in runs:
-        steps, losses = _smooth(run.training_curve)
+        steps, losses = smooth(run.training_curve)
         axis.plot(steps, losses, color=style.colour, linewidth=0.5, alpha=0.45, zorder=1)
         if run.status == "diverged" and len(steps):
             axis.plot(steps[-1], losses[-1], color=style.colour, marker="x", zorder=4)
-    if found := _validation_band(runs, level):
+    if found := validation_band(runs, level):
         steps, band = found
         axis.plot(steps, band.mean_T, color=style.colour, marker=style.marker, zorder=3)
         limits = axis.get_ylim()
@@ -72,7 +72,7 @@ def _draw_arm(axis: Axes, runs: Sequence[RunRow], style: ArmStyle, level: float)
         axis.set_ylim(limits)  # the band of two seeds is wide enough to flatten every curve
 
 
-def _validation_band(runs: Sequence[RunRow], level: float) -> tuple[np.ndarray, CurveBand] | None:
+def validation_band(runs: Sequence[RunRow], level: float) -> tuple[np.ndarray, CurveBand] | None:
     """Steps, and mean and band of the finished runs that were evaluated at the same steps; None without any."""
     curves = [_finite(run.validation_curve) for run in runs if run.status == "finished"]
     curves = [curve for curve in curves if len(curve[0]) and np.array_equal(curve[0], curves[0][0])]
@@ -87,7 +87,7 @@ def _finite(curve: Sequence[CurvePoint]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([point.step for point in points]), np.array([point.value for point in points])
 
 
-def _smooth(curve: Sequence[CurvePoint]) -> tuple[np.ndarray, np.ndarray]:
+def smooth(curve: Sequence[CurvePoint]) -> tuple[np.ndarray, np.ndarray]:
     """Centred running mean, its window cut at both ends so that nothing is invented beyond them."""
     steps, values = _finite(curve)
     half = int(len(values) * SMOOTHING_FRAC / 2)

@@ -42,7 +42,7 @@ def draw_loss_against_params(results: StudyResults, comparison: StudyComparison,
     styles = arm_styles(results.arm_names, comparison.baseline)
     figure = new_figure(DOUBLE_COLUMN_IN * 0.72, 2.7)
     axis = figure.subplots()
-    groups = _nearly_equal(arms)
+    groups = nearly_equal(arms)
     for group in groups:
         for index, arm in enumerate(group):
             step_pt = min(DODGE_PT, MOST_SPREAD_PT / len(group))
@@ -52,7 +52,7 @@ def draw_loss_against_params(results: StudyResults, comparison: StudyComparison,
     axis.autoscale_view()
     axis.grid(color="#EEEEEE", linewidth=0.5)
     centres = [sum(map(_middle, group)) / len(group) for group in groups]
-    axis.set_xticks(centres, [_thousands(centre) for centre in centres])
+    axis.set_xticks(centres, [thousands(centre) for centre in centres])
     axis.set_xlabel("stored adapter parameters")
     axis.set_ylabel("test loss (nats per answer token)")
     handles, labels = axis.get_legend_handles_labels()
@@ -66,7 +66,7 @@ def draw_loss_against_params(results: StudyResults, comparison: StudyComparison,
     return save_figure(figure, folder, "loss_against_params", caption, HEADER, _rows_of(arms))
 
 
-def _nearly_equal(arms: Sequence[ArmComparison]) -> list[list[ArmComparison]]:
+def nearly_equal(arms: Sequence[ArmComparison]) -> list[list[ArmComparison]]:
     """The arms in groups of nearly equal parameters, fewest parameters first."""
     ordered = sorted(arms, key=_middle)
     near = NEAR_FRAC * _middle(ordered[-1])
@@ -99,7 +99,7 @@ def _draw_point(axis: Axes, arm: ArmComparison, offset_pt: float, colour: str, m
     )  # fmt: skip
 
 
-def _thousands(value: float) -> str:
+def thousands(value: float) -> str:
     """331776 -> `332 k`, 1500000 -> `1.5 M`."""
     return f"{value / 1e6:.3g} M" if value >= 1e6 else f"{value / 1e3:.3g} k"
 

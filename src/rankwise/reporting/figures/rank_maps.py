@@ -32,13 +32,13 @@ HEADER = (
 )  # fmt: skip
 
 
-def _allocated_runs(results: StudyResults, arm: str) -> tuple[RunRow, ...]:
+def allocated_runs(results: StudyResults, arm: str) -> tuple[RunRow, ...]:
     """The arm's runs whose realised allocation is known: reported ones, else those that tuned it."""
     reported = tuple(run for run in results.reported(arm) if run.sites)
     return reported or tuple(run for run in results.runs if run.arm == arm and run.sites)
 
 
-def _module_labels(sites: Sequence[SiteAllocation]) -> dict[str, str]:
+def module_labels(sites: Sequence[SiteAllocation]) -> dict[str, str]:
     """Site name -> the shortest end of it that is unique within every layer.
 
     [`h.0.attn.c_proj`, `h.0.mlp.c_proj`] -> `attn.c_proj`, `mlp.c_proj`; `layers.0.self_attn.q_proj` -> `q_proj`.
@@ -54,11 +54,11 @@ def _module_labels(sites: Sequence[SiteAllocation]) -> dict[str, str]:
 @matplotlib.rc_context(RC)
 def draw_rank_maps(results: StudyResults, comparison: StudyComparison, folder: Path) -> FigureFiles | None:
     """One heat map an arm, all on one colour scale; ranks are means over the arm's reported runs."""
-    runs = {arm: found for arm in results.arm_names if (found := _allocated_runs(results, arm))}
+    runs = {arm: found for arm in results.arm_names if (found := allocated_runs(results, arm))}
     if not runs:
         return None
     every_site = [site for found in runs.values() for run in found for site in run.sites]
-    labels = _module_labels(every_site)
+    labels = module_labels(every_site)
     modules = list(dict.fromkeys(labels[site.site] for site in every_site))
     layers = sorted({site.layer for site in every_site})
     maps = {arm: _mean_ranks(found, labels, modules, layers) for arm, found in runs.items()}

@@ -1,7 +1,8 @@
 """Stability: gradient, step and whole change of the weights over training, and the step by group of sites."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -39,14 +40,7 @@ def draw_stability(results: StudyResults, comparison: StudyComparison, folder: P
     if not runs:
         return None
     styles = arm_styles(results.arm_names, comparison.baseline)
-    groups = list(dict.fromkeys(g for found in runs.values() for run in found for g in run.traces[0].groups))
-    groups = sorted(groups, key=reading_order)[:MOST_GROUPS]
-    panels: list[tuple[str, Norm]] = [
-        ("gradient, all sites", lambda trace: math.hypot(*trace.grad_norms)),
-        ("step, all sites", lambda trace: math.hypot(*trace.update_norms)),
-        ("change so far, all sites", lambda trace: math.hypot(*trace.weight_norms)),
-        *((f"step, {group.replace('.', ', ')}", _update_of(group)) for group in groups),
-    ]
+    panels = traced_norms(runs)
     num_rows = -(-len(panels) // 3)
     figure = new_figure(DOUBLE_COLUMN_IN, 1.45 * num_rows + 0.5 + 0.16 * -(-len(runs) // 4))
     axes = panel_grid(figure, len(panels), 3, sharex=True)
@@ -75,30 +69,61 @@ def draw_stability(results: StudyResults, comparison: StudyComparison, folder: P
     return save_figure(figure, folder, "stability", caption, HEADER, _rows_of(runs))
 
 
-def _update_of(group: str) -> Norm:
-    return lambda trace: dict(zip(trace.groups, trace.update_norms, strict=True)).get(group, math.nan)
+def traced_norms(runs: Mapping[str, Sequence[RunRow]]) -> list[tuple[str, Norm]]:
+    """What is shown, with its title: three norms of all sites together, then the step of each group."""
+    groups = list(dict.fromkeys(g for found in runs.values() for run in found for g in run.traces[0].groups))
+    return [
+        ("gradient, all sites", lambda trace: math.hypot(*trace.grad_norms)),
+        ("step, all sites", lambda trace: math.hypot(*trace.update_norms)),
+        ("change so far, all sites", lambda trace: math.hypot(*trace.weight_norms)),
+        *((f"step, {g.replace('.', ', ')}", _update_of(g)) for g in sorted(groups, key=reading_order)[:MOST_GROUPS]),
+    ]
 
 
-def _draw_arm(axis: Axes, runs: Sequence[RunRow], norm: Norm, style: ArmStyle) -> None:
-    """Median and range over the runs that traced a step; those that diverged are in it up to their end."""
+@dataclass(frozen=True, kw_only=True)
+class NormRange:
+    """A norm over training: at each traced step its median, smallest and largest value over runs."""
+
+    steps: tuple[int, ...]
+    median: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+def norm_range(runs: Sequence[RunRow], norm: Norm) -> NormRange | None:
+    """Over the runs that traced a step; those that diverged are in it up to their end. None where nothing was."""
     values: dict[int, list[float]] = {}
     for run in runs:
         for trace in run.traces:
             value = norm(trace)
             if math.isfinite(value) and value > 0:
                 values.setdefault(trace.step, []).append(value)
-    steps = sorted(values)
+    steps = tuple(sorted(values))
     if not steps:
+        return None
+    return NormRange(
+        steps=steps,
+        median=tuple(float(np.median(values[step])) for step in steps),
+        low=tuple(min(values[step]) for step in steps),
+        high=tuple(max(values[step]) for step in steps),
+    )
+
+
+def _update_of(group: str) -> Norm:
+    return lambda trace: dict(zip(trace.groups, trace.update_norms, strict=True)).get(group, math.nan)
+
+
+def _draw_arm(axis: Axes, runs: Sequence[RunRow], norm: Norm, style: ArmStyle) -> None:
+    found = norm_range(runs, norm)
+    if found is None:
         return
-    middle = [float(np.median(values[step])) for step in steps]
-    every = max(1, len(steps) // 5)
+    every = max(1, len(found.steps) // 5)
     axis.plot(
-        steps, middle,
+        found.steps, found.median,
         color=style.colour, linestyle=style.line, marker=style.marker, markevery=(every // 2, every), markersize=2.6,
         linewidth=0.9, zorder=3,
     )  # fmt: skip
-    low, high = [min(values[step]) for step in steps], [max(values[step]) for step in steps]
-    axis.fill_between(steps, low, high, color=style.colour, alpha=0.12, linewidth=0, zorder=1)
+    axis.fill_between(found.steps, found.low, found.high, color=style.colour, alpha=0.12, linewidth=0, zorder=1)
     for run in runs:
         if run.status == "diverged" and run.traces and math.isfinite(last := norm(run.traces[-1])) and last > 0:
             axis.plot(run.traces[-1].step, last, color=style.colour, marker="x", markersize=5, zorder=4)

@@ -1,0 +1,120 @@
+"""The whole page: text, figures, data, style and script in one file that asks nothing of any network.
+
+Its security policy allows the one script and the one style sheet by their hashes and no other, so that even a text
+that slipped through the escaping could not run.
+"""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources
+
+from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup
+
+from rankwise import __version__
+from rankwise.ledger.results import StudyResults
+from rankwise.reporting.markdown import one_line
+from rankwise.reporting.page.curves import draw_learning_curves
+from rankwise.reporting.page.facts import held_files, page_facts, script_json
+from rankwise.reporting.page.figure import Look, PageFigure, arm_looks, legend_key
+from rankwise.reporting.page.forest import draw_forest, outcome_class
+from rankwise.reporting.page.loss_against_params import draw_loss_against_params
+from rankwise.reporting.page.prose import Links, sections_of
+from rankwise.reporting.page.rank_maps import draw_rank_maps
+from rankwise.reporting.page.stability import draw_stability
+from rankwise.reporting.page.svg import element
+from rankwise.reporting.page.tuning import draw_tuning
+from rankwise.reporting.style import BASELINE_COLOUR, OUTCOME_STYLES, FigureFiles
+from rankwise.reporting.values import StudyComparison
+
+FIGURES = {
+    "differences": draw_forest,
+    "loss_against_params": draw_loss_against_params,
+    "rank_maps": draw_rank_maps,
+    "learning_curves": draw_learning_curves,
+    "stability": draw_stability,
+    "tuning": draw_tuning,
+}
+"""Figures of the report that the page draws itself. Others are shown as they are on paper."""
+
+
+def render_page(
+    results: StudyResults,
+    comparison: StudyComparison,
+    markdown: str,
+    figures: Sequence[FigureFiles],
+    *,
+    comparison_text: str,
+) -> str:
+    """report.html. `markdown` is RESULTS.md, whose words it has; `comparison_text` is comparison.json."""
+    looks = arm_looks(results, comparison)
+    files = held_files(comparison_text, results, figures)
+    links = Links(
+        arms={name: look.index for name, look in looks.items()},
+        run_ids=frozenset(run.id for run in results.runs),
+        figures={figure.name: _figure(figure, results, comparison, files) for figure in figures},
+        files=frozenset(files),
+    )
+    opening, *sections = sections_of(markdown, links)
+    style, script = _asset("page.css") + _colours(looks), _asset("page.js")
+    return _template().render(
+        study=one_line(results.name),
+        opening=opening,
+        sections=sections,
+        arms=[(look.index, one_line(name), legend_key(look)) for name, look in looks.items()],
+        seeds=sorted({run.seed for run in results.runs if run.purpose == "report"}),
+        facts=script_json(page_facts(results, comparison)),
+        files=files,
+        style=Markup(style),  # noqa: S704 - this package's own
+        script=Markup(script),  # noqa: S704 - this package's own
+        policy=(
+            f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src data:; "
+            "base-uri 'none'; form-action 'none'"
+        ),
+        version=__version__,
+    )
+
+
+def _figure(files: FigureFiles, results: StudyResults, comparison: StudyComparison, held: Mapping[str, str]) -> Markup:
+    """Drawn by the page where it can, else the picture."""
+    draw = FIGURES.get(files.name)
+    drawn = draw(results, comparison) if draw else None
+    if drawn is None:
+        drawn = PageFigure(body=_picture(files), caption=files.caption)
+    data = f"figures/{files.name}.csv"
+    button = element("button", "Data (CSV)", type="button", data_file=data) if data in held else Markup("")
+    caption = element("figcaption", drawn.caption, Markup(" "), button)
+    return element("figure", drawn.body, caption, id=f"figure-{files.name}", data_figure=files.name)
+
+
+def _picture(files: FigureFiles) -> Markup:
+    data = base64.b64encode(files.png.read_bytes()).decode("ascii")
+    return element("img", src=f"data:image/png;base64,{data}", alt=files.caption, class_="picture")
+
+
+def _colours(looks: Mapping[str, Look]) -> str:
+    """The palette of the other figures; the baseline, black on paper, is the text's colour on any ground."""
+    arms = "".join(
+        f".arm-{look.index}{{--arm:{'var(--ink)' if look.colour == BASELINE_COLOUR else look.colour}}}\n"
+        for look in looks.values()
+    )
+    outcomes = "".join(
+        f".{outcome_class(word)}{{--outcome:{colour}}}\n" for word, (colour, _) in OUTCOME_STYLES.items()
+    )
+    return "\n" + arms + outcomes
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}'"
+
+
+def _asset(name: str) -> str:
+    return (resources.files("rankwise") / "assets" / "page" / name).read_text(encoding="utf-8")
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(_asset("page.html.jinja"))
