@@ -21,7 +21,6 @@ from rankwise.reporting.style import OUTCOME_STYLES
 _OWN_TAGS = re.compile(r"</?code>|<details>\n<summary>[^<>]*</summary>|</details>")
 """What this package writes as HTML; inline tags alone, blocks with their line."""
 _FIGURE = re.compile(r"figures/([a-z0-9_]+)\.png")
-_FILE = re.compile(r"[A-Za-z0-9_./-]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +60,19 @@ def sections_of(markdown: str, links: Links) -> list[Section]:
     """The report section by section; its title, the first heading, is left out."""
     parser = MarkdownIt("commonmark", renderer_cls=_Renderer).enable("table")
     tokens = _with_figures(parser.parse(markdown))
-    place, sections = _Place(links), []
-    for title, part in _split(tokens):
+    parts = _split(tokens)
+    place, sections = _Place(links, named={_slug(title) for title, _ in parts}), []
+    for title, part in parts:
         place.heading = title
         body = parser.renderer.render(part, parser.options, {"place": place})
-        slug = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
-        sections.append(Section(id=slug or "top", title=title, body=Markup(body)))  # noqa: S704 - escaped by the renderer
+        escaped = Markup(body)  # noqa: S704 - by the renderer
+        sections.append(Section(id=_slug(title) or "top", title=title, body=escaped))
     return sections
+
+
+def _slug(title: str) -> str:
+    """As renderers of Markdown name headings: `Known flaws, checked` -> `known-flaws-checked`."""
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
 def _split(tokens: Sequence[Token]) -> list[tuple[str, list[Token]]]:
@@ -135,8 +140,11 @@ class _Renderer(RendererHTML):
         return str(env["place"].links.figures.get(name, ""))
 
     def link_open(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
-        """A file of the results folder is offered for download where the page holds it, and else only named."""
+        """To a heading; a file of the results folder is offered for download where the page holds it, or only named."""
         place, target = env["place"], str(tokens[idx].attrGet("href"))
+        if re.fullmatch(r"#[a-z0-9-]+", target):
+            place.open_ends.append("</a>")
+            return f'<a href="{target}">'
         held = target in place.links.files
         place.open_ends.append("</button>" if held else "</span>")
         return str(Markup('<button type="button" data-file="{}">').format(target)) if held else "<span>"
@@ -145,8 +153,13 @@ class _Renderer(RendererHTML):
         return env["place"].open_ends.pop()
 
     def heading_open(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
-        env["place"].heading = _text(tokens[idx + 1])
-        return f"<{tokens[idx].tag}>"
+        place, tag = env["place"], tokens[idx].tag
+        place.heading = _text(tokens[idx + 1])
+        slug = _slug(place.heading)
+        if slug in place.named:
+            return f"<{tag}>"
+        place.named.add(slug)
+        return f'<{tag} id="{slug}">'
 
     def strong_open(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
         place = env["place"]
@@ -183,17 +196,22 @@ class _Renderer(RendererHTML):
 
     def td_open(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
         text = _text(tokens[idx + 1])
-        if tokens[idx - 1].type != "tr_open":
+        if not _heads_row(tokens, idx):
             outcome = f' class="outcome {outcome_class(text)}"' if text in OUTCOME_STYLES else _side(tokens[idx])
             return f"<td{outcome}>"
         arm = _arm_of(text, env["place"].links)
         return '<th scope="row">' + ("" if arm is None else f'<a class="arm" href="#arm-{arm}">')
 
     def td_close(self, tokens: Sequence[Token], idx: int, options: Any, env: Any) -> str:
-        if tokens[idx - 3].type != "tr_open":
+        if not _heads_row(tokens, idx - 2):
             return "</td>"
         arm = _arm_of(_text(tokens[idx - 1]), env["place"].links)
         return ("" if arm is None else "</a>") + "</th>"
+
+
+def _heads_row(tokens: Sequence[Token], idx: int) -> bool:
+    """Whether the cell that opens at `idx` says what its row is about: the first, unless it is a number."""
+    return tokens[idx - 1].type == "tr_open" and not _side(tokens[idx])
 
 
 def _row(tokens: Sequence[Token], idx: int) -> list[str]:
