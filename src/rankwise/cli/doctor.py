@@ -23,7 +23,6 @@ EXTRAS = {
     "bench": ("lm_eval",),
     "cluster": ("ray", "psycopg"),
     "trackers": ("mlflow", "tensorboard", "wandb"),
-    "web": ("plotly",),
 }
 """Optional parts and the modules that each needs, as in pyproject.toml."""
 GIB = 2**30

@@ -24,8 +24,9 @@ def report(
 ) -> None:
     """Example: rankwise report results/embedded
 
-    Compare a study's arms and write RESULTS.md, the figures with their data, and comparison.json from what the ledger
-    holds now. Trains nothing, and works on unfinished studies, too. Given a name, it writes into results/NAME.
+    Compare a study's arms and write RESULTS.md, report.html, the figures with their data, and comparison.json from
+    what the ledger holds now. Trains nothing, and works on unfinished studies, too. Given a name, it writes into
+    results/NAME.
     """
     from rankwise.ledger import open_ledger
     from rankwise.reporting.write import write_report
@@ -39,6 +40,7 @@ def report(
         return
     console.print(f"{files.verdict}\n", markup=False)
     console.print(f"report: {files.results}", markup=False, soft_wrap=True)
+    console.print(f"page:   {files.page}", markup=False, soft_wrap=True)
 
 
 def find_study(place: str) -> tuple[Path, str]:

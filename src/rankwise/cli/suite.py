@@ -161,7 +161,9 @@ class SuiteRun:
             console.print(suite_table(self._results, self._folders, list(self._failures)))
             console.print(f"\n{runs_in_words(self._results)}", markup=False)
         elif self._results:
-            console.print(f"report: {next(iter(self._folders.values())) / 'RESULTS.md'}", markup=False)
+            folder = next(iter(self._folders.values()))
+            console.print(f"report: {folder / 'RESULTS.md'}", markup=False)
+            console.print(f"page:   {folder / 'report.html'}", markup=False)
 
 
 def sharing_in_words(plans: "Sequence[StudyPlan]") -> str:
