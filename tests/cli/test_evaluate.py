@@ -14,6 +14,7 @@ from rankwise.cli.evaluation_tables import examples_table
 from rankwise.cli.main import app
 from rankwise.data.examples import Example
 from rankwise.errors import DataError
+from rankwise.evaluation.benchmarks import BenchmarkResult, BenchmarkScore
 from rankwise.evaluation.metrics import METRICS
 from rankwise.execution.adapter_record import read_record
 from rankwise.execution.evaluate import data_settings
@@ -292,3 +293,44 @@ def test_adapters_that_were_trained_on_other_splits_are_not_mixed(adapter):
         data_settings([record, chat], "skills", **options)
     assert data_settings([record, chat], "skills", **{**options, "template": "chat"}).template == "chat"
     assert data_settings([None, record], "skills", **options).template == "plain"
+
+
+def test_a_benchmark_is_run_on_adapters_and_bases(tiny_model, other, tmp_path, monkeypatch):
+    """The harness itself is replaced: what it gives is tested in `tests/evaluation/test_benchmarks.py`."""
+    seen = []
+
+    def stand_in(base, name, inputs, *, limit):
+        seen.append((name, limit, inputs.file, len(inputs.examples)))
+        score = BenchmarkScore(task=name, metric="exact_match", filter="strict", value=0.25, stderr=0.125)
+        row = {"index": 0, "prompt": "one", "expected": "two", "got": "two", "filter": "strict", "exact_match": 1.0}
+        return BenchmarkResult(name=name, harness="9.9", num_examples=4, scores=(score,), examples=(row,))
+
+    monkeypatch.setattr("rankwise.cli.benchmark.run_benchmark", stand_in)
+    monkeypatch.setattr("rankwise.cli.benchmark.require_benchmark", lambda _name: None)
+    file, out = tmp_path / "q.jsonl", tmp_path / "rows.jsonl"
+    options = ["--benchmark", "gsm8k", "--benchmark-data", file, "--limit", 4]
+    document = json.loads(evaluate(tiny_model, *options, "--json").stdout)
+    assert document["scores"] == [
+        {"task": "gsm8k", "metric": "exact_match", "filter": "strict", "value": 0.25, "stderr": 0.125}
+    ]
+    assert (document["benchmark"], document["harness"], document["num_examples"]) == ("gsm8k", "lm-eval 9.9", 4)
+    result = evaluate(tiny_model, other, *options, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("0.2500") == 2
+    assert [json.loads(line)["model"] for line in out.read_text().splitlines()] == [str(tiny_model), str(other)]
+    assert seen == [("gsm8k", 4, file, 0)] * 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "give --data DATA for held-out examples, or --benchmark NAME"),
+        (["--data", "skills", "--benchmark", "skills"], "and not both"),
+        (["--benchmark", "skills", "--num", "3"], "--num goes with --data"),
+        (["--data", "skills", "--limit", "3"], "--limit goes with --benchmark"),
+    ],
+)
+def test_a_benchmark_and_a_data_set_have_options_of_their_own(arguments, words, tiny_model):
+    result = evaluate(tiny_model, *arguments)
+    assert result.exit_code == 2
+    assert words in " ".join(result.stderr.replace("│", " ").split())

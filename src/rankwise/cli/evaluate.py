@@ -27,7 +27,7 @@ def evaluate(
             help="Folders of PEFT adapters of one base; or a base model: nano, a hub id, a folder.",
         ),
     ],
-    data: Annotated[str, typer.Option(help=DATA_HELP)],
+    data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
     model: Annotated[
         str | None, typer.Option(help="Base model of the adapters; default: the one their configurations name.")
     ] = None,
@@ -58,6 +58,16 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="File for one JSON line per example: losses, answers, scores.")
     ] = None,
+    benchmark: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of --data: skills, gsm8k, or any other task of lm-evaluation-harness (extra bench)."
+        ),
+    ] = None,
+    benchmark_data: Annotated[
+        Path | None, typer.Option(help="Of gsm8k, a local file of questions and answers; without it, the hub's.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="First examples of the benchmark only.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as one JSON document.")] = False,
 ) -> None:
     """Example: rankwise evaluate adapter --data skills --examples 3
@@ -69,7 +79,25 @@ def evaluate(
     """
     if examples and not generate:
         raise typer.BadParameter("--examples shows generated answers; leave out --no-generate.")
-    from rankwise.cli.evaluation_documents import partial_of, write_examples
+    _check_source(
+        data, benchmark, benchmark_data, limit, {"--num": num, "--forgetting": forgetting, "--examples": examples}
+    )
+    if data is None:
+        from rankwise.cli import benchmark as benchmarking
+
+        assert benchmark is not None
+        benchmarking.run(
+            adapters,
+            benchmark,
+            model=model,
+            file=benchmark_data,
+            template=template,
+            limit=limit,
+            out=out,
+            as_json=as_json,
+        )
+        return
+    from rankwise.cli.evaluation_documents import example_rows, partial_of, write_rows
     from rankwise.data.general import load_general
     from rankwise.data.prepare import prepare_data
     from rankwise.execution.evaluate import data_settings, general_tokens
@@ -86,15 +114,27 @@ def evaluate(
         prepared = prepare_data(settings, together.base.tokenizer)
         general = None
         if forgetting is not None:
-            general = load_general(forgetting, together.base.tokenizer, max_tokens=general_tokens(together))
+            general = load_general(forgetting, together.base.tokenizer, max_tokens=general_tokens(together.base))
             _note_left_out(general)
         evaluations = _evaluate(together, prepared, split, generate, max_new_tokens, general)
         if out:
-            write_examples(out, evaluations, prepared.examples[split])
+            write_rows(out, example_rows(evaluations, prepared.examples[split]))
     finally:
         if partial:
             partial.unlink(missing_ok=True)
     _show(evaluations, prepared.examples[split], split, num_examples=examples, as_json=as_json)
+
+
+def _check_source(
+    data: str | None, benchmark: str | None, file: Path | None, limit: int | None, of_data: dict[str, object]
+) -> None:
+    """Examples come from a data set or from a benchmark, and each has options of its own."""
+    if (data is None) == (benchmark is None):
+        raise typer.BadParameter("give --data DATA for held-out examples, or --benchmark NAME, and not both.")
+    of_benchmark = {"--benchmark-data": file, "--limit": limit}
+    for name, value in (of_data if data is None else of_benchmark).items():
+        if value:
+            raise typer.BadParameter(f"{name} goes with {'--data' if data is None else '--benchmark'}; leave it out.")
 
 
 def _note_other_bases(together: "SideBySide") -> None:

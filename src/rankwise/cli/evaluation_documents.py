@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,10 +114,10 @@ def example_rows(evaluations: Sequence[Evaluation], examples: Sequence[Example])
             yield row
 
 
-def write_examples(path: Path, evaluations: Sequence[Evaluation], examples: Sequence[Example]) -> None:
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write the rows into the partial file that is there, and put it into place."""
     partial = partial_of(path)
     with partial.open("w", encoding="utf-8") as file:
-        for row in example_rows(evaluations, examples):
+        for row in rows:
             file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
     partial.replace(path)
