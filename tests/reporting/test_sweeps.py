@@ -100,9 +100,16 @@ def test_the_answer_about_ranks_says_gain_steps_rates_and_costs(ranks):
     last = sweep.contrast("rank-16", "rank-8").estimate.value
     assert f"8 → 16: −{-last:.4f} [" in text
     assert "Doublings buy less as the rank grows" in text
-    assert "3e-4 at rank 2, 3e-4 at rank 4" in text
-    assert "one for all" in text
+    assert "Best learning rate (alpha / r, alpha 16): 3e-4 at every rank." in text
     assert "Alone, a run of rank 2 takes 16.0 s and 16 MiB, one of rank 16 17.0 s and 17 MiB." in text
+
+
+def test_learning_rates_that_differ_are_listed_with_their_ranks(build_study):
+    rates = {"rank-4": 1e-3, "rank-2": 1e-3, "rank-8": 3e-4, "rank-16": 3e-4}
+    arms = tuple(arm | {"chosen": rates[arm["name"]]} for arm in RANKS)
+    text = answers_section(compare_arms(build_study(arms, num_seeds=2, num_layers=1)))
+    assert "3e-4 at rank 8, 16; 1e-3 at rank 2, 4: within a factor of 3.33, where ranks differ by a factor of 8" in text
+    assert "some lie at the edge of the list" in text
 
 
 def test_layers_are_compared_at_equal_parameters_and_at_equal_rank(sets):

@@ -330,7 +330,11 @@ def test_the_shipped_studies_are_those_that_the_documents_name():
         "dialogpt_alpaca",
         "embedded",
         "factors",
+        "module_sweep",
+        "phi2_alpaca",
         "published",
         "published_alpaca",
+        "quantization_sweep",
+        "rank_sweep",
         "stability",
     }

@@ -41,7 +41,8 @@ def _of_ranks(sweep: Sweep) -> Iterable[str]:
         each = per_doubling(overall.estimate, ranks[0], ranks[-1])
         yield (
             f"**Rank {ranks[0]} to {ranks[-1]}** {_moves(overall.estimate)} test loss by {_size(overall.estimate)} "
-            f"nats per answer token, n = {overall.estimate.num}: {format_signed(each)} per doubling of the rank."
+            f"nats per answer token, n = {overall.estimate.num}{_shown(overall)}: {format_signed(each)} per doubling "
+            "of the rank."
         )
     steps = []
     for (lower, higher), (low_rank, high_rank) in zip(pairwise(arms), pairwise(ranks), strict=True):
@@ -77,15 +78,32 @@ def _smallest_sufficient(sweep: Sweep, arms: list[str]) -> str:
 
 
 def _of_rates(sweep: Sweep, comparison: StudyComparison) -> Iterable[str]:
-    rates = {arm: comparison.arm(arm).learning_rate for arm in sweep.levels if comparison.arm(arm).tuning}
-    known = [rate for rate in rates.values() if rate is not None]
-    if len(known) < 2:
+    """`4e-3 at rank 2; 8e-3 at rank 4, 8, 16: within a factor of 2, ranks differ by a factor of 8`."""
+    ranks_of: dict[float, list[int]] = {}
+    for arm, level in sweep.levels.items():
+        found = comparison.arm(arm)
+        if found.tuning and found.learning_rate is not None:
+            ranks_of.setdefault(found.learning_rate, []).append(int(level.removeprefix("rank ")))
+    ranks = [rank for found in ranks_of.values() for rank in found]
+    if len(ranks) < 2:
         return
-    listed = ", ".join(f"{format_rate(rate)} at {sweep.levels[arm]}" for arm, rate in rates.items())
-    scaling = comparison.arm(next(iter(sweep.levels))).audit.scaling
-    spread = f"within a factor of {max(known) / min(known):g}" if max(known) > min(known) else "one for all"
-    edge = "; some lie at the edge of the list" if any(comparison.arm(arm).learning_rate_edge for arm in rates) else ""
-    yield f"Best learning rates ({escape(scaling)}): {listed}: {spread}{edge}."
+    scaling = escape(comparison.arm(next(iter(sweep.levels))).audit.scaling)
+    edge = _edge(sweep, comparison)
+    if len(ranks_of) == 1:
+        yield f"Best learning rate ({scaling}): {format_rate(next(iter(ranks_of)))} at every rank{edge}."
+        return
+    listed = "; ".join(
+        f"{format_rate(rate)} at rank {', '.join(map(str, ranks_of[rate]))}" for rate in sorted(ranks_of)
+    )
+    yield (
+        f"Best learning rates ({scaling}): {listed}: within a factor of {max(ranks_of) / min(ranks_of):.3g}, where "
+        f"ranks differ by a factor of {max(ranks) / min(ranks):.3g}{edge}."
+    )
+
+
+def _edge(sweep: Sweep, comparison: StudyComparison) -> str:
+    is_edge = any(comparison.arm(arm).learning_rate_edge for arm in sweep.levels)
+    return "; some lie at the edge of the list, so better ones may lie beyond" if is_edge else ""
 
 
 def _of_rank_costs(sweep: Sweep, comparison: StudyComparison) -> Iterable[str]:

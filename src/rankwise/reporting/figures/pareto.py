@@ -58,7 +58,7 @@ def _solo_mebibytes(arm: ArmComparison) -> float | None:
 AXES = (
     CostAxis("params", "stored parameters (thousands)", lambda arm: arm.params.high / 1e3 if arm.params else None),
     CostAxis("memory", "peak memory alone (MiB)", _solo_mebibytes),
-    CostAxis("time", "time of a run alone (s)", lambda arm: arm.solo.wall_s if arm.solo else None),
+    CostAxis("time", "wall time of a run alone (s)", lambda arm: arm.solo.wall_s if arm.solo else None),
 )
 
 
@@ -130,7 +130,10 @@ def _about_solo(axes: Sequence[CostAxis], arms: Sequence[ArmComparison]) -> str:
         )
     numbers = [arm.solo.num_runs for arm in arms if arm.solo]
     many = str(numbers[0]) if len(set(numbers)) == 1 else f"{min(numbers)} to {max(numbers)}"
-    return f" Memory and time are measured on runs that were trained alone, {many} of each arm."
+    return (
+        f" Memory and wall time are measured on runs that were trained alone, {many} of each arm; wall time contains "
+        "what else the machine did."
+    )
 
 
 def _draw_panel(
