@@ -240,7 +240,7 @@ class _SuiteRun:
             if len(self.members) == 1:
                 raise problems[0][1]
             told = "\n".join(f"study {name}: {error}" for name, error in problems)
-            raise StudyError(f"{told}\nNothing was trained. Leave these studies out, or mend them.")
+            raise StudyError(f"{told}\nNothing was trained. Leave these studies out, or correct them.")
         return prepared
 
     def _prepare_one(self, member: Member) -> _Prepared:
