@@ -38,7 +38,7 @@ def allocate(
     targets: Annotated[
         list[str] | None,
         typer.Option(
-            help="Layers: all-linear, attention, mlp, a module name or a regular expression; may be given again. "
+            help="Layers: all-linear, attention, mlp, head, a module name or a regular expression; may be given again. "
             "[default: all-linear]",
             show_default=False,
         ),

@@ -38,7 +38,7 @@ def train(
     ] = None,
     targets: Annotated[
         list[str] | None,
-        typer.Option(help="all-linear, attention, mlp, a module name or a regular expression; may be repeated."),
+        typer.Option(help="all-linear, attention, mlp, head, a module name or a regular expression; may be repeated."),
     ] = None,
     quantization: Annotated[
         Literal["none", "int8", "nf4", "fp4"],

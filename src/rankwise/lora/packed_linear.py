@@ -1,7 +1,7 @@
 """One frozen linear layer shared by K adapters: the packed layer that everything else exists to feed.
 
-K = slots, N = rows (sequences) of a micro-batch, T = tokens of a row, D = inputs, F = outputs, R = largest rank of any
-slot at this site.
+K = slots, N = rows (sequences) of a micro-batch, T = tokens of a row, M = answer tokens of all rows, D = inputs, F =
+outputs, R = largest rank of any slot at this site.
 
     y = base(x);  low = (x · down[slot]ᵀ) ⊙ gate[slot];  y += low · up[slot]ᵀ          slot (N,), gate = scale x active
 
@@ -10,6 +10,7 @@ components whose down, up and gate are zero; their gradients are zero, so they s
 same in a slow loop; the tests compare the two.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +87,51 @@ class _AddLowRank(torch.autograd.Function):
         return grad_NTF, grad_x, None, None, None
 
 
+class _AddLowRankOfTokens(torch.autograd.Function):
+    """The same where only some tokens of each row are left: at an output head.
+
+    One slot after the other: a gathered matrix per row is F x R large, and here F is a vocabulary.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        y_MF: torch.Tensor,
+        x_MD: torch.Tensor,
+        anchor: torch.Tensor,
+        site: SiteTensors,
+        slots_M: torch.Tensor,
+    ) -> torch.Tensor:
+        low_MR = x_MD.new_zeros(len(x_MD), site.gate_KR.shape[1])
+        for slot, tokens in _tokens_of_slots(slots_M):
+            low = (x_MD[tokens] @ site.down_KRD[slot].T).mul_(site.gate_KR[slot])
+            low_MR[tokens] = low
+            y_MF.detach().index_add_(0, tokens, low @ site.up_KFR[slot].T)
+        ctx.save_for_backward(x_MD, low_MR, slots_M)
+        ctx.site = site
+        return y_MF
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (grad_MF,) = grads
+        x_MD, low_MR, slots_M = ctx.saved_tensors
+        site: SiteTensors = ctx.site
+        grad_x_MD = torch.zeros_like(x_MD)
+        for slot, tokens in _tokens_of_slots(slots_M):
+            grad = grad_MF[tokens]
+            grad_low = (grad @ site.up_KFR[slot]).mul_(site.gate_KR[slot])
+            site.grad_up_KFR[slot] += (grad.T @ low_MR[tokens]).to(site.grad_up_KFR.dtype)
+            site.grad_down_KRD[slot] += (grad_low.T @ x_MD[tokens]).to(site.grad_down_KRD.dtype)
+            grad_x_MD[tokens] = grad_low @ site.down_KRD[slot]
+        return grad_MF, grad_x_MD, None, None, None
+
+
+def _tokens_of_slots(slots_M: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+    """Each slot that is there with the places of its tokens."""
+    for slot in slots_M.unique().tolist():
+        yield slot, (slots_M == slot).nonzero()[:, 0]
+
+
 def _sum_rows(total: torch.Tensor, slots_N: torch.Tensor, rows: torch.Tensor) -> None:
     total.index_add_(0, slots_N, rows.to(total.dtype))
 
@@ -104,8 +150,13 @@ class PackedLinear(nn.Module):
         self.site = site
         self.anchor = anchor
         self.rows = rows
+        self.positions_NT: torch.Tensor | None = None
+        """While set, the layer computes these positions alone: (N, T, D) to (M, F). For an output head, by
+        `answer_token_losses`."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.positions_NT is not None:
+            return self._at_positions(x, self.positions_NT)
         y = self.base(x)
         slots_N = self.rows.slots_N
         if slots_N is None:
@@ -115,6 +166,18 @@ class PackedLinear(nn.Module):
             x_NTD = x_NTD * self.rows.dropout_masks.mask(self.name, x_NTD)
         y_NTF = y.view(*x_NTD.shape[:2], y.shape[-1])
         return _AddLowRank.apply(y_NTF, x_NTD, self.anchor, self.site, slots_N).view(y.shape)
+
+    def _at_positions(self, x_NTD: torch.Tensor, positions_NT: torch.Tensor) -> torch.Tensor:
+        x_MD = x_NTD[positions_NT]
+        y_MF: torch.Tensor = self.base(x_MD)
+        slots_N = self.rows.slots_N
+        if slots_N is None:
+            return y_MF
+        if self.rows.dropout_masks is not None:
+            x_MD = x_MD * self.rows.dropout_masks.mask(self.name, x_NTD)[positions_NT]
+        slots_M = slots_N[positions_NT.nonzero()[:, 0]]
+        added_MF: torch.Tensor = _AddLowRankOfTokens.apply(y_MF, x_MD, self.anchor, self.site, slots_M)
+        return added_MF
 
     def _by_row(self, x: torch.Tensor, num_rows: int) -> torch.Tensor:
         """x as (N, T, D); some models flatten rows and tokens into one axis before their MLP."""

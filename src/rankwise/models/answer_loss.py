@@ -51,14 +51,23 @@ def answer_token_losses(
 
 
 class _OnlyPositions:
-    """While open, the model's output head sees (M, D): the hidden states at the marked positions."""
+    """While open, the model's output head computes the marked positions alone: (M, V).
+
+    An adapted head must know to which row each position belongs, so it is told; any other sees (M, D).
+    """
 
     def __init__(self, model: PreTrainedModel, positions_NT: torch.Tensor) -> None:
         self._head = model.get_output_embeddings()
         self._positions_NT = positions_NT
 
     def __enter__(self) -> None:
-        self._hook = self._head.register_forward_pre_hook(lambda _, args: (args[0][self._positions_NT], *args[1:]))
+        if hasattr(self._head, "positions_NT"):
+            self._head.positions_NT = self._positions_NT
+        else:
+            self._hook = self._head.register_forward_pre_hook(lambda _, args: (args[0][self._positions_NT], *args[1:]))
 
     def __exit__(self, *_: object) -> None:
-        self._hook.remove()
+        if hasattr(self._head, "positions_NT"):
+            self._head.positions_NT = None
+        else:
+            self._hook.remove()

@@ -17,6 +17,9 @@ from rankwise.allocation.sites import Site, SiteKind
 from rankwise.errors import ModelError
 
 KEYWORDS = ("all-linear", "attention", "mlp")
+"""Of layers inside the blocks."""
+HEAD = "head"
+"""The output head, whatever a family calls it."""
 
 # A decoder used alone never runs its cross-attention, so adapters there would be dead weight: those stay unplaced.
 CROSS_ATTENTION = re.compile(r"encoder_attn|cross_?att", re.IGNORECASE)
@@ -34,8 +37,9 @@ def find_sites(model: nn.Module, targets: str | Sequence[str] = "all-linear") ->
 
     Args:
         model: A causal language model, not yet adapted.
-        targets: `all-linear`, `attention` and `mlp` choose among the layers inside the decoder blocks; the output
-            head, embeddings and projections outside the blocks are never among them. Anything else is a module name:
+        targets: `all-linear`, `attention` and `mlp` choose among the layers inside the decoder blocks, never among
+            those outside. `head` is the output head; where it shares the embeddings' weights, an adapter changes the
+            head alone. Anything else is a module name:
             the last part (`q_proj`), the end of a name (`self_attn.q_proj`), the whole name, or a regular expression
             that matches the whole name. Several are united.
 
@@ -45,7 +49,7 @@ def find_sites(model: nn.Module, targets: str | Sequence[str] = "all-linear") ->
     """
     wanted = (targets,) if isinstance(targets, str) else tuple(targets)
     if not wanted:
-        raise ModelError(f"targets: the list is empty. Name modules, or use one of {', '.join(KEYWORDS)}.")
+        raise ModelError(f"targets: the list is empty. Name modules, or use one of {', '.join((*KEYWORDS, HEAD))}.")
     layers = tuple(_linear_layers(model))
     keywords = [target for target in wanted if target in KEYWORDS]
     if keywords:
@@ -164,6 +168,9 @@ def _select(model: nn.Module, layers: Sequence[_Layer], target: str) -> list[_La
         found = [layer for layer in layers if layer.in_block]
     elif target in KEYWORDS:
         found = [layer for layer in layers if layer.site.kind == target]
+    elif target == HEAD:
+        head = getattr(model, "get_output_embeddings", lambda: None)()
+        found = [layer for layer in layers if model.get_submodule(layer.site.name) is head]
     else:
         pattern = _compile(target)
         found = [layer for layer in layers if _matches(layer.site.name, target, pattern)]
@@ -204,5 +211,6 @@ def _no_match(model: nn.Module, layers: Sequence[_Layer], target: str) -> ModelE
     return ModelError(
         f"targets: {target!r} matches no linear layer of {type(model).__name__}{guess} Its layers are called "
         f"{', '.join(leaves[:20])}. "
-        f"Allowed are these names, full names, regular expressions over full names, and {', '.join(KEYWORDS)}."
+        "Allowed are these names, full names, regular expressions over full names, and "
+        f"{', '.join((*KEYWORDS, HEAD))}."
     )

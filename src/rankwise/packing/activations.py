@@ -55,7 +55,7 @@ def measure_activations(model: PreTrainedModel, sites: Collection[str]) -> Activ
 def choose_micro_tokens(size: ActivationSize, *, longest_tokens: int, on_host: bool) -> int:
     """Padded tokens of a micro-batch: the default, or as many as the target holds; never below the longest row."""
     target = TARGET_BYTES if on_host else CUDA_TARGET_BYTES
-    return max(longest_tokens, min(DEFAULT_MICRO_TOKENS, int(target / size.of_token(longest_tokens))))
+    return max(longest_tokens, min(DEFAULT_MICRO_TOKENS, int(target / max(1.0, size.of_token(longest_tokens)))))
 
 
 def _kept_bytes(model: PreTrainedModel, num_rows: int, num_tokens: int) -> int:

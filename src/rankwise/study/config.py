@@ -196,7 +196,8 @@ class Arm(Settings):
     data: DataSettings = DataSettings()
     """Examples, how they become text, and how they are split."""
     targets: Targets = "all-linear"
-    """Which linear layers are adapted: `all-linear`, `attention`, `mlp`, or module names and regular expressions."""
+    """Which linear layers are adapted: `all-linear`, `attention`, `mlp`, `head`, or module names and regular
+    expressions."""
     budget: BudgetSettings
     """Stored adapter parameters a run may use."""
     train: TrainSettings = TrainSettings()
