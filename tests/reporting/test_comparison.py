@@ -183,6 +183,15 @@ def test_what_differs_beside_the_allocation_is_flagged(trio, key, value, word):
     assert compare_arms(changed).arm("empirical").deviations == (f"different {word}",)
 
 
+def test_arms_that_differ_alike_share_a_sentence(trio):
+    rates = {"learning_rates": [3e-4], "epochs": 3, "batch_size": 4}
+    arms = [
+        settings if settings["name"] == "uniform" else {**settings, "train": rates} for settings in trio.study["arms"]
+    ]
+    warnings = compare_arms(replace(trio, study={**trio.study, "arms": arms})).warnings
+    assert sum("have different learning rates than the baseline: their" in sentence for sentence in warnings) == 1
+
+
 def test_a_learning_rate_at_the_end_of_the_list_is_flagged(trio):
     def arm_at(rate):
         chosen = {**trio.chosen_learning_rates, "random": rate}

@@ -87,12 +87,19 @@ def _cheapest(results: StudyResults, arm: ArmComparison) -> int | None:
 
 
 def _deviating(arms: Sequence[ArmComparison]) -> Iterator[str]:
-    for arm in arms:
-        if arm.deviations:
-            yield (
-                f"{arm.name} has a {' and a '.join(arm.deviations)} than the baseline: its difference is not the "
-                "effect of where the ranks are alone."
-            )
+    """One sentence for all arms that differ in the same settings."""
+    for deviations in dict.fromkeys(arm.deviations for arm in arms if arm.deviations):
+        names = [arm.name for arm in arms if arm.deviations == deviations]
+        what = f"{' and '.join(map(_with_article, deviations))} than the baseline"
+        if len(names) == 1:
+            yield f"{names[0]} has {what}: its difference is not the effect of where the ranks are alone."
+        else:
+            yield f"{'; '.join(names)} have {what}: their differences are not the effect of where the ranks are alone."
+
+
+def _with_article(deviation: str) -> str:
+    is_many = deviation.endswith(("rates", "data", "training"))
+    return deviation if is_many else f"a {deviation}"
 
 
 def _rates(results: StudyResults, arms: Sequence[ArmComparison]) -> Iterator[str]:
