@@ -2,10 +2,10 @@
 
     python benchmarks/coverage.py --json benchmarks/coverage.json
 
-A study is one baseline and five arms. Losses of a run are its arm's, its seed's (shared by all arms, which pairing takes
-out), and noise of its own. The baseline's is normal; the arms' has the same variance and is normal, heavy-tailed
-(Student's t with 4 degrees of freedom) or skewed (gamma of shape 2), so that paired differences are skewed, too. What is
-counted is what a report prints: the interval of the paired difference, and the verdict after Holm's adjustment.
+A study is one baseline and five arms. Losses of a run are its arm's, its seed's (shared by all arms, which pairing
+takes out), and noise of its own. The baseline's is normal; the arms' has the same variance and is normal, heavy-tailed
+(Student's t with 4 degrees of freedom) or skewed (gamma of shape 2), so that paired differences are skewed, too. What
+is counted is what a report prints: the interval of the paired difference, and the verdict after Holm's adjustment.
 """
 
 import argparse
