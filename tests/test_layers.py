@@ -15,7 +15,7 @@ LINES = (
     {"records"},
     {"models", "data", "lora", "ledger"},
     {"packing", "pretraining", "probing"},
-    {"evaluation", "profiling"},
+    {"evaluation", "profiling", "tracking"},
     {"training", "reporting"},
     {"execution"},
     {"testing"},

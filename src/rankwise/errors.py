@@ -48,6 +48,10 @@ class ReportError(RankwiseError, ValueError):
     """A report cannot be made from what is there."""
 
 
+class TrackerError(RankwiseError, RuntimeError):
+    """An experiment tracker is not installed, cannot be reached, or refuses what it is given."""
+
+
 class AuditError(RankwiseError, RuntimeError):
     """What was trained is not what was planned; the run is failed, never reported."""
 

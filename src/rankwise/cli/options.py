@@ -25,3 +25,9 @@ LedgerOption = Annotated[
     str | None,
     typer.Option(envvar="RANKWISE_LEDGER", help="Database of all runs; default rankwise.db.", show_default=False),
 ]
+ReadLedgerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ledger", envvar="RANKWISE_LEDGER", help="Ledger to read: a database URL or a file. [default: rankwise.db]"
+    ),
+]

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from rankwise.cli.console import console, finite, print_json
+from rankwise.cli.options import ReadLedgerOption
+from rankwise.cli.push import push_runs
 
 if TYPE_CHECKING:
     from rankwise.ledger import Ledger, RunRow
@@ -15,12 +17,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Example: rankwise runs list\n\nRead the ledger.")
 
-LedgerOption = Annotated[
-    str | None,
-    typer.Option(
-        "--ledger", envvar="RANKWISE_LEDGER", help="Ledger to read: a database URL or a file. [default: rankwise.db]"
-    ),
-]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of the table.")]
 
 
@@ -33,7 +29,7 @@ def list_runs(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write instead of standard output.")] = None,
     as_json: JsonOption = False,
-    ledger: LedgerOption = None,
+    ledger: ReadLedgerOption = None,
 ) -> None:
     """Example: rankwise runs list --study embedded
 
@@ -58,7 +54,7 @@ def list_runs(
 def show_run(
     run: Annotated[str, typer.Argument(metavar="ID", help="Id of the run, or its first digits.")],
     as_json: JsonOption = False,
-    ledger: LedgerOption = None,
+    ledger: ReadLedgerOption = None,
 ) -> None:
     """Example: rankwise runs show 3f9a
 
@@ -82,7 +78,7 @@ def show_run(
 def compare_runs(
     first: Annotated[str, typer.Argument(metavar="ID|STUDY", help="Id of a run or its first digits; or a study.")],
     second: Annotated[str | None, typer.Argument(metavar="ID", help="Id of the other run.")] = None,
-    ledger: LedgerOption = None,
+    ledger: ReadLedgerOption = None,
 ) -> None:
     """Example: rankwise runs compare 3f9a b07c
 
@@ -97,6 +93,9 @@ def compare_runs(
         else:
             page = arms_page(opened.study_results(first))
     console.print(page)
+
+
+app.command("push", short_help="Copy runs and reports to MLflow, TensorBoard or Weights & Biases.")(push_runs)
 
 
 def _open(ledger: str | None) -> "Ledger":
