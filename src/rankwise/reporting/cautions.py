@@ -128,5 +128,5 @@ def has_uneven_scales(results: StudyResults, arm: str) -> bool:
 
 
 def _controls(arms: Sequence[ArmComparison]) -> Iterator[str]:
-    if len(arms) > 1 and not any(arm.is_control for arm in arms):
+    if {arm.strategy for arm in arms} != {"uniform"} and len(arms) > 1 and not any(arm.is_control for arm in arms):
         yield "No control: add an arm with the strategy “random”, to see what an arbitrary map earns at this budget."
