@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,22 @@ NEOX = {
     "num_attention_heads": 8,
 }
 """EleutherAI/pythia-70m."""
-SHAPES = {"dialogpt": ("GPT2", GPT2), "llama": ("Llama", LLAMA), "opt": ("OPT", OPT), "pythia": ("GPTNeoX", NEOX)}
+PHI = {
+    "vocab_size": 51200,
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 16,
+    "partial_rotary_factor": 0.5,
+}
+"""microsoft/phi-2's proportions (untied head, biases), two fifths of its width."""
+SHAPES = {
+    "dialogpt": ("GPT2", GPT2),
+    "llama": ("Llama", LLAMA),
+    "opt": ("OPT", OPT),
+    "pythia": ("GPTNeoX", NEOX),
+    "phi": ("Phi", PHI),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +72,22 @@ class Configuration:
     max_tokens: int = 128
     families: str = "[arithmetic_digits, opposite, passage, record, translation]"
     dtype: str = "float32"
+    batch: int = 4
+    epochs: float = 0.75
+    """Of 16 examples. Strategies that move ranks need more steps for their schedules."""
+    strategy: str = "uniform"
+    init: str = "kaiming"
+    quantization: str = "none"
+    attention: str = "eager"
 
     @property
     def name(self) -> str:
         named = f"{self.model}-r{self.rank}-k{self.slots}"
         defaults = Configuration(model="", rank=1, slots=1)
-        for field in ("targets", "template", "max_tokens", "dtype"):
-            if getattr(self, field) != getattr(defaults, field):
-                named += f"-{getattr(self, field)}"
+        for field in fields(self)[3:]:
+            value = getattr(self, field.name)
+            if value != getattr(defaults, field.name) and field.name not in ("families", "epochs"):
+                named += f"-batch{value}" if field.name == "batch" else f"-{value}"
         return named
 
 
@@ -83,18 +106,34 @@ CONFIGURATIONS = (
     Configuration(model="opt", rank=8, slots=8),
     Configuration(model="opt", rank=64, slots=2, template="plain"),
     Configuration(model="pythia", rank=16, slots=8),
+    Configuration(model="pythia", rank=4, slots=16, targets="attention", template="plain"),
+    Configuration(model="nano", rank=256, slots=2),
+    Configuration(model="nano", rank=8, slots=4, batch=16, epochs=3),
+    Configuration(model="nano", rank=8, slots=4, attention="sdpa"),
+    Configuration(model="phi", rank=8, slots=4),
+    Configuration(model="phi", rank=16, slots=2, template="plain", dtype="bfloat16"),
+    Configuration(model="nano", rank=8, slots=8, strategy="l1", epochs=3),
+    Configuration(model="nano", rank=16, slots=8, strategy="adalora", epochs=3),
+    Configuration(model="nano", rank=8, slots=4, strategy="elastic", epochs=3),
+    Configuration(model="nano", rank=32, slots=8, init="pissa"),
+    Configuration(model="llama", rank=16, slots=4, init="pissa"),
+    Configuration(model="llama", rank=8, slots=4, quantization="nf4"),
+    Configuration(model="llama", rank=8, slots=4, quantization="int8"),
+    Configuration(model="phi", rank=8, slots=4, quantization="nf4"),
+    Configuration(model="opt", rank=16, slots=4, quantization="nf4", template="plain"),
+    Configuration(model="opt", rank=16, slots=4, quantization="int8", dtype="bfloat16"),
 )
 
 STUDY = """
 name: memory
 hypothesis: The predicted peak is the measured one.
-base: {{model: {folder}, dtype: {dtype}}}
+base: {{model: {folder}, dtype: {dtype}, quantization: {quantization}, attention: {attention}}}
 data: {{source: skills, template: {template}, max_tokens: {max_tokens}, train: 16, validation: 24, test: 24,
        options: {{families: {families}}}}}
 targets: {targets}
 budget: {{rank: {rank}}}
-train: {{epochs: 0.75, batch_size: 4, learning_rates: [1.0e-4], eval_every_frac: 1.0}}
-arms: [uniform]
+train: {{epochs: {epochs}, batch_size: {batch}, learning_rates: [1.0e-4], eval_every_frac: 1.0}}
+arms: [{{name: uniform, strategy: {strategy}, init: {init}}}]
 seeds: {slots}
 """
 
@@ -103,7 +142,7 @@ def main() -> None:
     arguments = parse_arguments()
     chosen = [c for c in CONFIGURATIONS if arguments.only in c.name]
     if arguments.child:
-        print(json.dumps(measure(chosen[0])))
+        print(json.dumps(measure(next(c for c in chosen if c.name == arguments.only))))
         return
     found = []
     print(f"{'configuration':<36}{'predicted MiB':>14}{'measured MiB':>14}{'error':>8}{'micro tokens':>14}")
@@ -113,15 +152,18 @@ def main() -> None:
     errors = [abs(case["error_frac"]) for case in found]
     summary = {"median_error_frac": statistics.median(errors), "largest_error_frac": max(errors)}
     print(f"median error {summary['median_error_frac']:.1%}, largest {summary['largest_error_frac']:.1%}")
+    report = {"system": f"{platform.system()} {platform.machine()}", **summary, "configurations": found}
     if arguments.json:
-        report = {"system": f"{platform.system()} {platform.machine()}", **summary, "configurations": found}
         arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    if arguments.plot:
+        draw(report, arguments.plot)
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="text that the names of the configurations contain")
     parser.add_argument("--json", type=Path, help="file for all numbers")
+    parser.add_argument("--plot", type=Path, help="folder for a scatter plot as PNG, PDF and CSV")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -189,6 +231,38 @@ def model_folder(model: str, work: Path) -> str:
     )
     load_tokenizer(BaseSettings()).save_pretrained(work / "model")
     return str(work / "model")
+
+
+def draw(report: dict[str, Any], folder: Path) -> None:
+    """Predicted against measured, one point a configuration, a colour a model; a band of 15 % around equality."""
+    import matplotlib
+
+    from rankwise.reporting.style import COLOURS, FAINT, MARKERS, RC, SINGLE_COLUMN_IN, new_figure, save_figure
+
+    cases = report["configurations"]
+    with matplotlib.rc_context(RC):
+        figure = new_figure(SINGLE_COLUMN_IN * 1.25, SINGLE_COLUMN_IN)
+        axis = figure.subplots()
+        ends = [
+            min(c["measured_bytes"] for c in cases) / 2**20 * 0.9,
+            max(c["measured_bytes"] for c in cases) / 2**20 * 1.1,
+        ]
+        axis.fill_between(ends, [0.85 * end for end in ends], [1.15 * end for end in ends], color=FAINT, linewidth=0)
+        axis.plot(ends, ends, color="black", linewidth=0.6)
+        for model, colour, marker in zip(dict.fromkeys(c["model"] for c in cases), COLOURS, MARKERS, strict=False):
+            points = [(c["measured_bytes"] / 2**20, c["predicted_bytes"] / 2**20) for c in cases if c["model"] == model]
+            axis.plot(*zip(*points, strict=True), linestyle="none", marker=marker, color=colour, label=model)
+        axis.set(xscale="log", yscale="log", xlabel="measured peak (MiB)", ylabel="predicted peak (MiB)")
+        ticks = [600, 800, 1000, 1500, 2000]
+        for one in (axis.xaxis, axis.yaxis):
+            one.set_ticks(ticks, [f"{tick:,}" for tick in ticks])
+            one.set_ticks([], minor=True)
+        figure.legend(loc="outside right upper")
+        caption = "Predicted against measured peak memory of packs; the band is 15 % around equality."
+        header = ("configuration", "predicted_bytes", "measured_bytes", "error_frac")
+        rows = [[c["name"], *(c[name] for name in header[1:])] for c in cases]
+        folder.mkdir(parents=True, exist_ok=True)
+        save_figure(figure, folder, "memory_model", caption, header, rows)
 
 
 def row(case: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from rankwise.lora.pack import AdapterPack, SlotPlan
 from rankwise.models.sites import find_sites
 from rankwise.packing.activations import ActivationSize
 from rankwise.packing.memory import MemoryEstimate, ModelShape, padded_params, predict_memory
+from rankwise.packing.passes import PassSize
 from tests.tiny import tiny_llama
 
 SITES = tuple(
@@ -30,6 +31,8 @@ SHAPE = ModelShape(
     kv_size=4,
     vocab_size=50,
 )
+PASS = PassSize(num_rows=8, own_tokens=8, num_answers=32, prefix_tokens=8, num_prefixes=2)
+"""Rows of 16 tokens, of which they share the first half."""
 KEPT = ActivationSize(per_token=500.0, per_pair=10.0)
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=50)
@@ -43,16 +46,7 @@ def rank_map(of_sites: tuple[int, ...], sites=SITES) -> RankMap:
 
 
 def estimate(rank_maps, shape=SHAPE, **changes) -> MemoryEstimate:
-    settings = {
-        "micro_tokens": 64,
-        "eval_tokens": 128,
-        "step_rows": 100,
-        "scored_rows": 100,
-        "longest_tokens": 16,
-        "answer_frac": 0.5,
-        "own_frac": 0.5,
-    }
-    return predict_memory(shape, rank_maps, KEPT, **settings | changes)
+    return predict_memory(shape, rank_maps, KEPT, **{"training": [PASS], "scoring": [PASS]} | changes)
 
 
 @unhurried
@@ -82,7 +76,9 @@ def test_another_slot_never_needs_less(all_ranks, another):
 
 
 def test_the_total_is_the_sum_of_the_named_terms():
-    found = estimate([rank_map((1, 2, 3))], eval_tokens=10**4, scored_rows=10**4)
+    found = estimate(
+        [rank_map((6, 6, 6))], training=[replace(PASS, num_answers=2)], scoring=[replace(PASS, num_rows=10**4)]
+    )
     assert found.total_bytes == sum(found.terms().values())
     assert set(found.terms()) == {
         "runtime",
@@ -106,12 +102,6 @@ def test_weights_are_counted_at_their_stored_size():
         assert estimate([rank_map((1, 1, 1))], replace(SHAPE, param_bytes=param_bytes)).weights == 1000 * param_bytes
 
 
-def test_a_row_longer_than_a_micro_batch_counts_whole():
-    maps = [rank_map((1, 1, 1))]
-    long = estimate(maps, longest_tokens=200)
-    assert long.logits == estimate(maps, micro_tokens=100, longest_tokens=200).logits > estimate(maps).logits
-
-
 def test_half_precision_keeps_a_working_copy_of_the_adapters():
     maps = [rank_map((2, 2, 2))]
     full, half = estimate(maps), estimate(maps, replace(SHAPE, compute_bytes=2))
@@ -128,22 +118,45 @@ def test_only_the_host_counts_the_process_itself():
     assert host.total_bytes - host.runtime - host.slack - host.checkpoint == device.total_bytes
 
 
-def test_few_rows_do_not_fill_a_micro_batch():
-    """Rows of 16 tokens, 8 of them their own: 64 tokens of a pass are 8 rows."""
+def test_the_most_demanding_pass_counts():
     maps = [rank_map((1, 1, 1))]
-    assert estimate(maps, step_rows=8).activations == estimate(maps, step_rows=100).activations
-    assert estimate(maps, step_rows=2).activations == estimate(maps, step_rows=8).activations / 4
+    larger = replace(PASS, num_rows=16)
+    assert estimate(maps, training=[PASS, larger, PASS]) == estimate(maps, training=[larger])
+    assert estimate(maps, training=[larger]).activations == 2 * estimate(maps).activations
 
 
 def test_what_a_row_keeps_is_what_the_model_said():
-    maps = [rank_map((0, 0, 0))]
-    assert estimate(maps, own_frac=1.0).activations == 64 * (500 + 10 * 16)
+    plain = PassSize(num_rows=4, own_tokens=16, num_answers=1)
+    assert estimate([rank_map((0, 0, 0))], training=[plain]).activations == 64 * (500 + 10 * 16)
 
 
-def test_a_checkpoint_holds_weights_and_both_averages():
+def test_logits_are_gone_when_the_blocks_are_differentiated():
+    """So the working space of a block is counted only where it exceeds them."""
+    maps = [rank_map((1, 1, 1))]
+    few, many = (estimate(maps, training=[replace(PASS, num_answers=num)]) for num in (1, 64))
+    assert few.working > 0
+    assert few.logits + few.working == estimate(maps, training=[replace(PASS, num_answers=0)]).working
+    assert many.logits == 64 * few.logits
+    assert many.working == 0
+
+
+def test_without_training_only_scoring_counts():
+    found = estimate([rank_map((0, 0, 0))], training=[], scoring=[PASS], writes_checkpoint=False)
+    assert found.scoring > 0
+    assert found.total_bytes == found.runtime + found.weights + found.scoring + found.slack
+
+
+def test_a_quantized_matrix_is_unpacked_while_its_layer_is_differentiated():
+    maps, shape = [rank_map((1, 1, 1))], replace(SHAPE, unpacked_params=10**6)
+    grown = estimate(maps, shape, training=[replace(PASS, num_answers=0)])
+    assert grown.working == estimate(maps, training=[replace(PASS, num_answers=0)]).working + 4 * 10**6
+
+
+def test_a_checkpoint_copies_weights_and_both_averages_twice():
     found = estimate([rank_map((6, 6, 6))] * 3)
-    assert found.checkpoint == found.adapters + found.optimizer
+    assert found.checkpoint == 2 * (found.adapters + found.optimizer)
     assert estimate([rank_map((6, 6, 6))] * 3, on_host=False).checkpoint == 0
+    assert estimate([rank_map((6, 6, 6))] * 3, writes_checkpoint=False).checkpoint == 0
 
 
 def test_keys_that_query_heads_share_are_narrower():

@@ -72,10 +72,11 @@ def cut_micro_batches(rows: Sequence[Row], max_tokens: int) -> list[list[Row]]:
 def micro_batches(rows: Sequence[Row], max_tokens: int, device: torch.device) -> Iterator[MicroBatch]:
     """The micro-batches of `rows`, as tensors on `device`."""
     for part in cut_micro_batches(rows, max_tokens):
-        yield _pad(part, device)
+        yield to_micro_batch(part, device)
 
 
-def _pad(rows: Sequence[Row], device: torch.device) -> MicroBatch:
+def to_micro_batch(rows: Sequence[Row], device: torch.device) -> MicroBatch:
+    """`rows` without their shared prefixes, padded on the right to the longest."""
     shape = (len(rows), max(row.num_own_tokens for row in rows))
     # Any id will do for padding: nothing real attends to it and no loss is taken from it.
     ids = np.zeros(shape, dtype=np.int64)

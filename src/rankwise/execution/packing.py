@@ -4,16 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rankwise.allocation.rank_map import RankMap
+from rankwise.data.batches import Row
 from rankwise.data.prepare import PreparedData
+from rankwise.execution.what_fits import describe_ways
 from rankwise.packing.activations import ActivationSize
 from rankwise.packing.memory import MemoryEstimate, ModelShape, predict_memory
 from rankwise.packing.packs import DEFAULT_MAX_SLOTS, Pack, plan_packs
+from rankwise.packing.passes import PassSize, pass_sizes
 from rankwise.study.config import SUBTRACTED_INITS
 from rankwise.study.plan import PlannedRun
 from rankwise.training.order import BatchOrder
 
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-QUANTIZED_BYTES = {"int8": 1.0, "nf4": 0.5, "fp4": 0.5}
+SAMPLED_STEPS = 24
+"""Optimizer steps whose passes are cut to learn how large they get; more change the largest by little."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,25 +33,34 @@ class SizedRun:
     """Of one training pass; runs of a pack take the smallest among theirs."""
     eval_tokens: int
     on_host: bool
+    packed_shape: ModelShape
+    """The base with its linear layers in 4 bits, for what is said where the run does not fit."""
+    shares_prefixes: bool
+    """Whether the model can compute what rows begin with once for all of them."""
+
+    @property
+    def _order(self) -> BatchOrder:
+        train = self.planned.run.arm.train
+        return BatchOrder(num_examples=len(self.data.train), batch_size=train.batch_size, epochs=train.epochs, seed=0)
 
     @property
     def num_steps(self) -> int:
-        train = self.planned.run.arm.train
-        return BatchOrder(
-            num_examples=len(self.data.train), batch_size=train.batch_size, epochs=train.epochs, seed=0
-        ).num_steps
+        return self._order.num_steps
 
-    @property
-    def own_frac(self) -> float:
-        """Share of the training tokens that are computed for each row, not once for a prefix."""
-        total = sum(example.num_tokens for example in self.data.train)
-        return 1 - sum(example.num_shared_tokens for example in self.data.train) / total
+    def rows(self, slot: int, step: int) -> list[Row]:
+        """Of one optimizer step, in the order of seed 0: what is predicted does not depend on the seed."""
+        order = self._order
+        chosen = [self.data.train[index] for index in order.batch(step % order.num_steps)]
+        shares = self.shares_prefixes and not self.planned.run.arm.dropout
+        return [
+            Row(slot, example, position, example.num_shared_tokens if shares else 0)
+            for position, example in enumerate(chosen)
+        ]
 
-    @property
-    def answer_frac(self) -> float:
-        """Share of the rows' own tokens that are answer tokens."""
-        own = sum(example.num_tokens - example.num_shared_tokens for example in self.data.train)
-        return sum(example.num_answer_tokens for example in self.data.train) / own
+    def scored_rows(self, slot: int) -> list[Row]:
+        """Of the larger of the two splits that are scored."""
+        examples = max(self.data.validation, self.data.test, key=len)
+        return [Row(slot, example, 0, example.num_shared_tokens if self.shares_prefixes else 0) for example in examples]
 
 
 def estimate_memory(runs: Sequence[SizedRun]) -> MemoryEstimate:
@@ -60,18 +72,32 @@ def estimate_memory(runs: Sequence[SizedRun]) -> MemoryEstimate:
         runs[0].shape,
         [run.rank_map for run in runs],
         max((run.activations for run in runs), key=lambda size: size.of_token(longest)),
-        micro_tokens=micro_tokens_of(runs),
-        eval_tokens=runs[0].eval_tokens,
-        step_rows=sum(run.planned.run.arm.train.batch_size for run in runs),
-        scored_rows=sum(max(len(run.data.validation), len(run.data.test)) for run in runs),
-        longest_tokens=longest,
-        own_frac=min(run.own_frac for run in runs),
-        answer_frac=max(run.answer_frac for run in runs),
+        training=[size for step in sampled_steps(runs) for size in training_passes(runs, step)],
+        scoring=scoring_passes(runs),
         on_host=runs[0].on_host,
         num_measured=sum(one.importance == "sensitivity" for one in mechanics),
         has_gates=any(one.gate is not None for one in mechanics),
         subtracted=[run.rank_map for run in runs if run.planned.run.arm.init in SUBTRACTED_INITS],
     )
+
+
+def sampled_steps(runs: Sequence[SizedRun]) -> list[int]:
+    """Optimizer steps that stand for all: at most `SAMPLED_STEPS`, spread evenly over the longest run."""
+    num_steps = max(run.num_steps for run in runs)
+    num = min(SAMPLED_STEPS, num_steps)
+    return [i * num_steps // num for i in range(num)]
+
+
+def training_passes(runs: Sequence[SizedRun], step: int) -> list[PassSize]:
+    """The passes of one optimizer step of all `runs`."""
+    rows = [row for slot, run in enumerate(runs) for row in run.rows(slot, step)]
+    return pass_sizes(rows, micro_tokens_of(runs))
+
+
+def scoring_passes(runs: Sequence[SizedRun]) -> list[PassSize]:
+    """The passes of scoring one split of all `runs`."""
+    rows = [row for slot, run in enumerate(runs) for row in run.scored_rows(slot)]
+    return pass_sizes(rows, runs[0].eval_tokens)
 
 
 def micro_tokens_of(runs: Sequence[SizedRun]) -> int:
@@ -95,6 +121,7 @@ def cut_packs(
         limit_bytes=limit_bytes,
         max_slots=max_slots,
         name=_describe,
+        advise=lambda run, limit: describe_ways(run, limit, estimate_memory),
     )
 
 

@@ -7,11 +7,11 @@ import psutil
 import torch
 
 from rankwise.allocation.strategies.base import check_steps
-from rankwise.execution.packing import DTYPE_BYTES, QUANTIZED_BYTES, SizedRun
+from rankwise.execution.packing import SizedRun
 from rankwise.execution.workbench import Workbench
+from rankwise.models.prefix_cache import can_share_prefixes
 from rankwise.models.sites import find_sites
 from rankwise.packing.activations import choose_micro_tokens
-from rankwise.packing.memory import ModelShape
 from rankwise.study.plan import PlannedRun
 from rankwise.training.allocate import plan_rank_map
 from rankwise.training.engine import EngineOptions
@@ -46,7 +46,6 @@ def available_bytes() -> int:
 def _size(plan: PlannedRun, bench: Workbench, engine: EngineOptions) -> SizedRun:
     run, arm = plan.run, plan.run.arm
     base = bench.shape(arm.base)
-    compute_bytes = DTYPE_BYTES[base.settings.dtype]
     if arm.build_strategy().required_signals():
         stand_in = arm.model_copy(update={"strategy": "uniform", "strategy_settings": {}})
         run = run.model_copy(update={"arm": stand_in})
@@ -56,18 +55,15 @@ def _size(plan: PlannedRun, bench: Workbench, engine: EngineOptions) -> SizedRun
     sized = SizedRun(
         planned=plan,
         rank_map=plan_rank_map(run, sites, base.num_params, {}),
-        shape=ModelShape.from_config(
-            base.model.config,
-            num_params=base.num_params,
-            param_bytes=QUANTIZED_BYTES.get(base.settings.quantization, compute_bytes),
-            compute_bytes=compute_bytes,
-        ),
+        shape=bench.model_shape(arm.base),
         data=data,
         activations=activations,
         micro_tokens=engine.micro_tokens
         or choose_micro_tokens(activations, longest_tokens=data.longest_tokens, on_host=on_host),
         eval_tokens=engine.eval_tokens,
         on_host=on_host,
+        packed_shape=bench.model_shape(arm.base, "nf4"),
+        shares_prefixes=can_share_prefixes(base.model),
     )
     mover = arm.build_strategy().mover()
     if mover is not None:

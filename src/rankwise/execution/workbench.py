@@ -14,9 +14,13 @@ from rankwise.models.fingerprint import fingerprint_base
 from rankwise.models.load import LoadedBase, load_base, load_skeleton
 from rankwise.models.tokenizer import load_tokenizer
 from rankwise.packing.activations import ActivationSize, measure_activations
+from rankwise.packing.memory import ModelShape
+from rankwise.packing.stored_weights import count_stored
 from rankwise.study.config import Arm, BaseSettings, Study
 from rankwise.study.plan import Fingerprints
 from rankwise.training.allocate import Allocator
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,6 +71,19 @@ class Workbench:
                 num_block_params=_count_block_params(model),
             )
         return self._shapes[settings]
+
+    def model_shape(self, settings: BaseSettings, quantization: str | None = None) -> ModelShape:
+        """What memory and time depend on; with `quantization`, as if the base were stored so."""
+        base = self.shape(settings)
+        compute_bytes = DTYPE_BYTES[base.settings.dtype]
+        stored = count_stored(base.model, quantization or base.settings.quantization, compute_bytes)
+        return ModelShape.from_config(
+            base.model.config,
+            num_params=base.num_params,
+            param_bytes=stored.num_bytes / base.num_params,
+            compute_bytes=compute_bytes,
+            unpacked_params=stored.largest_quantized,
+        )
 
     def activations(self, settings: BaseSettings, sites: Sequence[Site]) -> ActivationSize:
         """What training adapters at `sites` keeps; no weights are needed."""

@@ -3,18 +3,18 @@
 N = rows of a micro-batch, G = prefixes computed together.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from transformers import PreTrainedModel
 
-from rankwise.data.batches import MicroBatch, Row, micro_batches
+from rankwise.data.batches import MicroBatch, Row, to_micro_batch
 from rankwise.lora.pack import AdapterPack
 from rankwise.lora.packed_linear import DropoutMasks
 from rankwise.models.answer_loss import TokenLosses, answer_token_losses
 from rankwise.models.prefix_cache import PrefixCache
+from rankwise.packing.passes import cut_passes
 
 DropoutOf = Callable[[MicroBatch], DropoutMasks | None]
 
@@ -34,26 +34,19 @@ def token_losses(
     `max_tokens` bounds the padded tokens of one pass, and those of the prefixes held at a time.
     """
     device = next(model.parameters()).device
-    by_prefix: dict[tuple[int, ...], dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        by_prefix[row.prefix][row.slot].append(row)
-    for prefix, of_slot in by_prefix.items():
-        per_pass = max(1, max_tokens // len(prefix)) if prefix else len(of_slot)
-        slots = list(of_slot)
-        for start in range(0, len(slots), per_pass):
-            chosen = slots[start : start + per_pass]
-            chosen_rows = [row for slot in chosen for row in of_slot[slot]]
-            cache = _prefix_cache(model, pack, prefix, chosen, device) if prefix else None
-            place_of = {slot: place for place, slot in enumerate(chosen)}
-            for batch in micro_batches(chosen_rows, max_tokens, device):
-                past = None
-                if cache is not None:
-                    places = [place_of[row.slot] for row in batch.rows]
-                    past = cache.for_rows(torch.tensor(places, device=device))
-                with _slots(pack, batch.slots_N, dropout(batch)):
-                    yield batch, answer_token_losses(model, batch.input_ids_NT, batch.answer_NT, past=past)
-            if cache is not None and torch.is_grad_enabled():
-                cache.backward()
+    for group in cut_passes(rows, max_tokens):
+        cache = _prefix_cache(model, pack, group.prefix, group.slots, device) if group.prefix else None
+        place_of = {slot: place for place, slot in enumerate(group.slots)}
+        for part in group.micro_batches:
+            batch = to_micro_batch(part, device)
+            past = None
+            if cache is not None:
+                places = [place_of[row.slot] for row in batch.rows]
+                past = cache.for_rows(torch.tensor(places, device=device))
+            with _slots(pack, batch.slots_N, dropout(batch)):
+                yield batch, answer_token_losses(model, batch.input_ids_NT, batch.answer_NT, past=past)
+        if cache is not None and torch.is_grad_enabled():
+            cache.backward()
 
 
 def _prefix_cache(

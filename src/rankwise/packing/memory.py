@@ -13,9 +13,10 @@ from transformers import PreTrainedConfig
 
 from rankwise.allocation.rank_map import RankMap
 from rankwise.packing.activations import ActivationSize
+from rankwise.packing.passes import PassSize
 
 FLOAT32_BYTES = 4
-RUNTIME_BYTES = 450 * 2**20
+RUNTIME_BYTES = 485 * 2**20
 """Python with torch, transformers and the ledger before any model, as measured on Linux x86-64."""
 
 SLACK_FRAC = 0.5
@@ -29,8 +30,9 @@ _SCORING_LOGIT_TERMS = 2
 _ROW_COPIES = 2
 # Of what a block keeps for its backward pass, the share that is alive at once where there is none.
 _SCORING_BLOCK_FRAC = 0.5
-# Weights and the optimizer's two averages, gathered into one document.
-_CHECKPOINT_COPIES = 3
+# Weights and the optimizer's two averages are written, from a copy of each tensor that is then put into one piece.
+_DOCUMENT_ROWS = 3
+_DOCUMENT_COPIES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ class ModelShape:
 
     num_params: int
     param_bytes: float
-    """Average bytes of one stored weight: 4, 2, about 1 (int8) or about 0.5 (nf4)."""
+    """Average bytes of one stored weight: 4, 2, or less where linear layers are quantized."""
     compute_bytes: int
     hidden_size: int
     mlp_size: int
@@ -48,10 +50,18 @@ class ModelShape:
     kv_size: int
     """Width of a token's keys, and of its values: below the hidden size where query heads share them."""
     vocab_size: int
+    unpacked_params: int = 0
+    """Weights of the largest quantized matrix, which is unpacked while its layer is differentiated."""
 
     @classmethod
     def from_config(
-        cls, config: PreTrainedConfig, *, num_params: int, param_bytes: float, compute_bytes: int
+        cls,
+        config: PreTrainedConfig,
+        *,
+        num_params: int,
+        param_bytes: float,
+        compute_bytes: int,
+        unpacked_params: int = 0,
     ) -> "ModelShape":
         """Read the shape from any causal model's configuration, under the names that families use."""
         text = config.get_text_config()
@@ -70,6 +80,7 @@ class ModelShape:
             num_heads=num_heads,
             kv_size=(getattr(text, "num_key_value_heads", None) or num_heads) * head_size,
             vocab_size=text.vocab_size,
+            unpacked_params=unpacked_params,
         )
 
 
@@ -109,33 +120,25 @@ def predict_memory(
     rank_maps: Sequence[RankMap],
     activations: ActivationSize,
     *,
-    micro_tokens: int,
-    eval_tokens: int,
-    step_rows: int,
-    scored_rows: int,
-    longest_tokens: int,
-    own_frac: float = 1.0,
-    answer_frac: float = 1.0,
+    training: Sequence[PassSize],
+    scoring: Sequence[PassSize] = (),
     on_host: bool = True,
     num_measured: int = 0,
     has_gates: bool = False,
     subtracted: Sequence[RankMap] = (),
+    writes_checkpoint: bool = True,
 ) -> MemoryEstimate:
     """The peak of training the slots of `rank_maps` together.
 
     Args:
-        micro_tokens: Padded tokens of one forward and backward pass.
-        eval_tokens: Padded tokens of one scoring pass.
-        step_rows: Rows of one optimizer step of all slots; few of them do not fill a micro-batch.
-        scored_rows: Rows that are scored together, of all slots.
-        longest_tokens: Length of the longest row; a single row may exceed `micro_tokens`.
-        own_frac: Share of a row's tokens that it does not share with others; the rest are prefixes computed apart.
-        answer_frac: Share of a row's own tokens that are answer tokens, for which logits are computed.
+        training: Passes forward and backward; the most demanding one counts. None at all: nothing is trained.
+        scoring: Passes that are only forward.
         on_host: Whether the process's own memory counts (it does not on CUDA).
         num_measured: Slots whose every weight has a smoothed sensitivity and its uncertainty.
         has_gates: Whether any slot has gates: compute tensors and their gradients are then tensors of their own.
         subtracted: Rank maps of the slots whose initial product is subtracted: frozen components beside the trained
             ones, with the same consequence, and as wide in every slot.
+        writes_checkpoint: Whether the pack's state is written from time to time.
     """
     adapter_bytes = len(rank_maps) * padded_params(rank_maps) * FLOAT32_BYTES
     frozen_bytes = len(rank_maps) * padded_params(subtracted) * FLOAT32_BYTES
@@ -143,94 +146,88 @@ def predict_memory(
     has_own_tensors = is_apart or shape.compute_bytes < FLOAT32_BYTES
     wide_bytes = adapter_bytes + frozen_bytes
     working_bytes = wide_bytes * shape.compute_bytes // FLOAT32_BYTES if has_own_tensors else 0
-    widest = _side_by_side(_widest_ranks(rank_maps), _widest_ranks(subtracted))
-    passes = _Passes(shape, activations, widest, len(rank_maps), longest_tokens, own_frac, answer_frac)
-    training = passes.training(passes.tokens(micro_tokens, step_rows))
-    scoring = passes.scoring(passes.tokens(eval_tokens, scored_rows))
-    training["slack"] = int(sum(training.values()) * SLACK_FRAC) if on_host else 0
+    passes = _Passes(shape, activations, _side_by_side(_widest_ranks(rank_maps), _widest_ranks(subtracted)))
+    found = max(map(passes.training, training), key=lambda terms: sum(terms.values()), default=passes.nothing)
+    live = sum(found.values())
+    most_scored = max(map(passes.scoring, scoring), default=0)
+    document_bytes = _DOCUMENT_ROWS * adapter_bytes + frozen_bytes
     return MemoryEstimate(
         runtime=RUNTIME_BYTES if on_host else 0,
         weights=int(shape.num_params * shape.param_bytes),
         adapters=wide_bytes + working_bytes,
         gradients=adapter_bytes + (wide_bytes if is_apart else 0),
         optimizer=2 * adapter_bytes + 2 * num_measured * padded_params(rank_maps) * FLOAT32_BYTES,
-        **training,
-        scoring=max(0, scoring - sum(training.values())),
-        checkpoint=_CHECKPOINT_COPIES * adapter_bytes + frozen_bytes if on_host else 0,
+        **found,
+        scoring=max(0, most_scored - live),
+        slack=int(max(live, most_scored) * SLACK_FRAC) if on_host else 0,
+        checkpoint=_DOCUMENT_COPIES * document_bytes if on_host and writes_checkpoint else 0,
     )
 
 
 @dataclass(frozen=True)
 class _Passes:
-    """What passes over rows of the longest length hold at their fullest."""
+    """What single passes hold at their fullest."""
 
     shape: ModelShape
     size: ActivationSize
     widest: Mapping[str, tuple[int, int, int]]
-    num_slots: int
-    longest_tokens: int
-    own_frac: float
-    answer_frac: float
+    """Per site rank, inputs and outputs."""
 
     @property
-    def own_tokens(self) -> int:
-        """Of the longest row."""
-        return max(1, round(self.longest_tokens * self.own_frac))
+    def nothing(self) -> dict[str, int]:
+        return dict.fromkeys(("activations", "prefixes", "logits", "working"), 0)
 
-    @property
-    def prefix_tokens(self) -> int:
-        return self.longest_tokens - self.own_tokens
+    def training(self, of: PassSize) -> dict[str, int]:
+        """Terms of a forward and backward pass.
 
-    def tokens(self, most: int, num_rows: int) -> int:
-        """Padded tokens of the fullest pass over `num_rows`: whole rows, at least one."""
-        return min(max(1, most // self.own_tokens), num_rows) * self.own_tokens
-
-    def training(self, tokens: int) -> dict[str, int]:
-        """Terms of a forward and backward pass over `tokens`."""
-        low_bytes = sum(rank for rank, _, _ in self.widest.values()) * self.shape.compute_bytes
-        prefix_rows = self._prefix_rows(tokens)
-        prefix_kept = self.size.of_token(self.prefix_tokens) + low_bytes + 2 * self._cache_bytes
+        The backward pass begins with the logits and goes on block by block. Logits are gone by then, so the larger of
+        the two counts, and of the working space what exceeds the logits.
+        """
+        logits = self._logits(of, _LOGIT_TERMS)
         return {
-            "activations": int(tokens * (self.size.of_token(self.longest_tokens) + low_bytes)),
-            "prefixes": int(prefix_rows * self.prefix_tokens * prefix_kept) + self._row_caches(tokens),
-            "logits": self._logits(tokens, _LOGIT_TERMS),
-            "working": self._block(tokens) + self._row_adapters(tokens),
+            "activations": int(of.num_tokens * self._kept(of.row_tokens)),
+            "prefixes": int(of.num_prefixes * of.prefix_tokens * (self._kept(of.prefix_tokens) + self._cache_bytes))
+            + self._row_caches(of),
+            "logits": logits,
+            "working": max(0, self._block(of) + self._row_adapters(of) + self._unpacked_bytes - logits),
         }
 
-    def scoring(self, tokens: int) -> int:
+    def scoring(self, of: PassSize) -> int:
         """Bytes of a forward pass alone."""
-        prefixes = self._prefix_rows(tokens) * self.prefix_tokens * self._cache_bytes
-        own_cache = tokens * self._cache_bytes if self.prefix_tokens else 0
-        block = int(self._block(tokens) * _SCORING_BLOCK_FRAC) + self._row_adapters(tokens)
-        logits = self._logits(tokens, _SCORING_LOGIT_TERMS)
-        return block + logits + prefixes + own_cache + self._row_caches(tokens)
+        prefixes = of.num_prefixes * of.prefix_tokens * self._cache_bytes
+        own_cache = of.num_tokens * self._cache_bytes if of.prefix_tokens else 0
+        block = int(self._block(of) * _SCORING_BLOCK_FRAC) + self._row_adapters(of) + self._unpacked_bytes
+        logits = self._logits(of, _SCORING_LOGIT_TERMS)
+        return max(block, logits) + prefixes + own_cache + self._row_caches(of)
+
+    def _kept(self, row_tokens: int) -> float:
+        """Bytes that each token of rows that long keeps for the backward pass, with the adapters' own."""
+        low_bytes = sum(rank for rank, _, _ in self.widest.values()) * self.shape.compute_bytes
+        return self.size.of_token(row_tokens) + low_bytes
 
     @property
     def _cache_bytes(self) -> int:
         """Keys and values of one token in all blocks."""
         return 2 * self.shape.kv_size * self.shape.num_layers * self.shape.compute_bytes
 
-    def _num_rows(self, tokens: int) -> int:
-        return max(1, tokens // self.own_tokens)
-
-    def _prefix_rows(self, tokens: int) -> int:
-        """Prefixes computed together: one a slot, as many as a pass holds."""
-        return min(self.num_slots, max(1, tokens // self.prefix_tokens)) if self.prefix_tokens else 0
-
-    def _row_caches(self, tokens: int) -> int:
+    def _row_caches(self, of: PassSize) -> int:
         """Each row's own keys and values are among its activations; those of its prefix are copied in front."""
-        return self._num_rows(tokens) * self.prefix_tokens * self._cache_bytes
+        return of.num_rows * of.prefix_tokens * self._cache_bytes
 
-    def _logits(self, tokens: int, num_terms: int) -> int:
-        return int(tokens * self.answer_frac) * self.shape.vocab_size * FLOAT32_BYTES * num_terms
+    def _logits(self, of: PassSize, num_terms: int) -> int:
+        return of.num_answers * self.shape.vocab_size * FLOAT32_BYTES * num_terms
 
-    def _block(self, tokens: int) -> int:
+    def _block(self, of: PassSize) -> int:
         """As much again as one block keeps."""
-        return int(tokens * self.size.of_token(self.longest_tokens) / self.shape.num_layers)
+        return int(of.num_tokens * self.size.of_token(of.row_tokens) / self.shape.num_layers)
 
-    def _row_adapters(self, tokens: int) -> int:
+    def _row_adapters(self, of: PassSize) -> int:
         largest = max((rank * max(features) for rank, *features in self.widest.values()), default=0)
-        return self._num_rows(tokens) * largest * self.shape.compute_bytes * _ROW_COPIES
+        return of.num_rows * largest * self.shape.compute_bytes * _ROW_COPIES
+
+    @property
+    def _unpacked_bytes(self) -> int:
+        return self.shape.unpacked_params * self.shape.compute_bytes
 
 
 def padded_params(rank_maps: Sequence[RankMap]) -> int:

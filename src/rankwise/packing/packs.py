@@ -31,6 +31,7 @@ def plan_packs(
     limit_bytes: int | None,
     max_slots: int = DEFAULT_MAX_SLOTS,
     name: Callable[[Item], str] = str,
+    advise: Callable[[Item, int], str] = lambda _item, _limit: "Make it smaller, or raise --memory.",
 ) -> list[Pack[Item]]:
     """Cut `items` into packs of about equal size that fit `limit_bytes` each.
 
@@ -40,6 +41,7 @@ def plan_packs(
         predict_bytes: Peak memory of a pack.
         limit_bytes: None for no limit.
         name: How an item is called in an error.
+        advise: What would make an item fit the limit that it exceeds by itself.
 
     Raises:
         PackError: one item alone does not fit.
@@ -51,7 +53,7 @@ def plan_packs(
     for members in groups.values():
         members.sort(key=length, reverse=True)
         for part in _equal_parts(members, max_slots):
-            packs += _fit(part, predict_bytes, limit_bytes, name)
+            packs += _fit(part, predict_bytes, limit_bytes, name, advise)
     return packs
 
 
@@ -75,6 +77,7 @@ def _fit(
     predict_bytes: Callable[[Sequence[Item]], int],
     limit_bytes: int | None,
     name: Callable[[Item], str],
+    advise: Callable[[Item, int], str],
 ) -> list[Pack[Item]]:
     pack = Pack(tuple(members), predict_bytes(members))
     if limit_bytes is None or pack.predicted_bytes <= limit_bytes:
@@ -83,7 +86,6 @@ def _fit(
     if not halves:
         raise PackError(
             f"run {name(members[0])} alone needs {pack.predicted_bytes / 2**30:.2f} GiB and the limit is "
-            f"{limit_bytes / 2**30:.2f} GiB. Lower data.max_tokens or budget.rank, choose a smaller base model, or "
-            "raise --memory."
+            f"{limit_bytes / 2**30:.2f} GiB. {advise(members[0], limit_bytes)}"
         )
-    return [fitting for part in halves for fitting in _fit(part.items, predict_bytes, limit_bytes, name)]
+    return [fitting for part in halves for fitting in _fit(part.items, predict_bytes, limit_bytes, name, advise)]

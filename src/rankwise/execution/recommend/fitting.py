@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rankwise.errors import PackError
-from rankwise.execution.packing import QUANTIZED_BYTES, SizedRun, estimate_memory
+from rankwise.execution.packing import SizedRun, estimate_memory
 from rankwise.execution.recommend.candidates import quantized
 from rankwise.execution.sizing import size_runs
 from rankwise.execution.workbench import Workbench
 from rankwise.packing.memory import predict_memory
+from rankwise.packing.passes import PassSize
 from rankwise.reporting.format import format_bytes
 from rankwise.study.config import Arm
 from rankwise.study.plan import PlannedRun
@@ -63,11 +64,7 @@ def _solo_bytes(sized: SizedRun, *, batch_size: int | None = None, longest: int 
         sized.shape,
         [sized.rank_map],
         sized.activations,
-        micro_tokens=rows * longest,
-        eval_tokens=rows * longest,
-        step_rows=rows,
-        scored_rows=rows,
-        longest_tokens=longest,
+        training=[PassSize(num_rows=rows, own_tokens=longest, num_answers=rows * longest)],
         on_host=sized.on_host,
     )
     here = estimate_memory([sized]).total_bytes if batch_size is None else 0
@@ -114,7 +111,7 @@ def _what_would_fit(arms: Sequence[SizedArm], limit_bytes: int, bench: Workbench
     sized = _size(smallest.arm, bench, engine)
     train = smallest.arm.train
     shorter = max(1, sized.data.longest_tokens // 2)
-    packed = replace(sized, shape=replace(sized.shape, param_bytes=QUANTIZED_BYTES["nf4"]))
+    packed = _size(quantized(smallest.arm, "nf4"), bench, engine)
     ways = {
         "--batch-size 1": _solo_bytes(sized, batch_size=1),
         f"--batch-size 1 --max-tokens {shorter}": _solo_bytes(sized, batch_size=1, longest=shorter),
