@@ -20,6 +20,7 @@ from rankwise.cli.doctor import doctor
 from rankwise.cli.evaluate import evaluate
 from rankwise.cli.export import export
 from rankwise.cli.plan import plan
+from rankwise.cli.profile import profile
 from rankwise.cli.recommend import recommend
 from rankwise.cli.report import report
 from rankwise.cli.study import study
@@ -116,6 +117,7 @@ app.command(short_help="Train one run and write its adapter.")(train)
 app.command(short_help="Which adapter configuration to use, with the evidence.")(recommend)
 app.command(short_help="Score an adapter, or a base model alone, on held-out examples.")(evaluate)
 app.command(short_help="Write an adapter for other tools, verified.")(export)
+app.command(short_help="What an adapter costs here: memory, time, generation.")(profile)
 app.command(short_help="What this machine can do.")(doctor)
 
 

@@ -23,11 +23,16 @@ def describe_environment(device: torch.device, command: str) -> Mapping[str, str
         "processor": processor_name(),
         "cores": str(os.cpu_count()),
         "threads": str(torch.get_num_threads()),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "device": device_name(device),
     }
     found |= {name: metadata.version(name) for name in PACKAGES}
     commit = _commit()
     return found | ({"commit": commit} if commit else {})
+
+
+def device_name(device: torch.device) -> str:
+    """`cpu`, or what a GPU is called."""
+    return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else device.type
 
 
 def _commit() -> str | None:

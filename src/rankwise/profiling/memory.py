@@ -26,6 +26,11 @@ class PeakMemory:
             _return_freed_memory()
             _reset_high_water_mark()
 
+    @property
+    def is_of_stretch(self) -> bool:
+        """Whether an earlier peak of the same process is left out."""
+        return self.device.type == "cuda" or _CLEAR_REFS.exists()
+
     def peak_bytes(self) -> int:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)

@@ -1,0 +1,1 @@
+"""What an adapter costs on this machine, predicted and measured: memory by cause, time by phase, generation."""
