@@ -37,6 +37,19 @@ def own_ledger(tmp_path_factory, monkeypatch):
     monkeypatch.delenv("RANKWISE_DEBUG", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def no_calibration(tmp_path_factory, monkeypatch):
+    """Predicted times rest on made-up speeds, and never on what the user's own cache holds."""
+    monkeypatch.setenv("RANKWISE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    module = sys.modules.get("rankwise.execution.duration")
+    if module is not None:
+        from rankwise.profiling.calibration import Calibration, PassSpeed
+
+        made_up = PassSpeed(overhead_s=1e-3, flops_per_s=1e9)
+        known = Calibration(training=made_up, scoring=made_up, params_per_s=1e9)
+        monkeypatch.setattr(module, "_kept_calibration", lambda *_: known)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of real sample data: RANKWISE_SHARED, or ../shared/data beside the repository."""

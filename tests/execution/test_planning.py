@@ -168,13 +168,12 @@ def test_a_model_or_data_set_that_is_not_there_is_refused(small_model, tmp_path)
         plan(parse_study(text.replace("source: skills", "source: none.json"), origin="x.yaml"))
 
 
-def test_time_grows_linearly_with_the_epochs(small_model, monkeypatch):
-    monkeypatch.setattr("rankwise.execution.duration.measure_matmul_flops", lambda *_, **__: 1e9)
+def test_time_grows_about_linearly_with_the_epochs(small_model):
     text = STUDY.format(folder=small_model).rsplit("arms:", 1)[0] + "arms: [uniform]\nseeds: 2\n"
     one, three, four = (
         plan(parse_study(text.replace("epochs: 1", f"epochs: {num}"), origin="x.yaml")).wall_s for num in (1, 3, 4)
     )
-    assert three - one == pytest.approx(2 * (four - three))
+    assert three - one == pytest.approx(2 * (four - three), rel=0.1)  # each epoch cuts other passes
     assert 0 < four - three < one  # scoring takes time, too
 
 

@@ -162,7 +162,6 @@ def test_a_suite_has_a_folder_a_study_and_a_table_at_the_end(files: list[str], m
 
 
 def test_a_dry_run_prints_what_plan_prints(files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rankwise.execution.duration.measure_matmul_flops", lambda *_, **__: 1e9)
     monkeypatch.setattr("rankwise.execution.sizing.available_bytes", lambda: 2**33)
     for options in ([], ["--json"], ["--memory", "2GiB", "--max-pack", "2"]):
         for given in (files[:1], files):

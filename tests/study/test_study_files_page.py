@@ -19,7 +19,6 @@ from rankwise.study.config import (
     BudgetSettings,
     CompareSettings,
     DataSettings,
-    EvaluateSettings,
     LrFactors,
     Study,
     TrainSettings,
@@ -35,7 +34,6 @@ SECTIONS = {
     "budget": BudgetSettings,
     "train": TrainSettings,
     "scaling": Scaling,
-    "evaluate": EvaluateSettings,
     "compare": CompareSettings,
 }
 

@@ -56,6 +56,7 @@ def examine(ledger: str | None) -> dict[str, dict[str, Any]]:
         "devices": _devices(),
         "speed_gflops": _speeds(),
         "extras": _extras(),
+        "calibration": _calibration(),
         "embedded_model": _embedded_model(),
         "results": _results(ledger),
     }
@@ -124,6 +125,20 @@ def _speeds() -> dict[str, Any]:
     names = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
     formats = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     return {device: {name: gflops(device, dtype) for name, dtype in formats.items()} for device in names}
+
+
+def _calibration() -> dict[str, Any]:
+    """What times are predicted from: where it is kept, and how fast the calibrated shapes train."""
+    from rankwise.profiling.calibration_cache import FILE_NAME, cache_folder, read_calibrations
+
+    found = read_calibrations()
+    speeds = [round(calibration.training.flops_per_s / 1e9, 1) for calibration in found.values()]
+    return {
+        "file": str(cache_folder() / FILE_NAME),
+        "num_calibrations": len(found),
+        "slowest_training_gflops": min(speeds, default=None),
+        "fastest_training_gflops": max(speeds, default=None),
+    }
 
 
 def _extras() -> dict[str, Any]:

@@ -1,86 +1,160 @@
-"""How long a pack would take: counted operations at a share of the matrix-product speed measured here and now."""
+"""How long a pack would take: the passes it will make, cut as the engine cuts them, at the speed calibrated here."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
 import torch
 
-from rankwise.data.examples import TokenizedExample
-from rankwise.execution.packing import SizedRun
+from rankwise.data.batches import Row
+from rankwise.execution.packing import SizedRun, micro_tokens_of, sampled_steps, training_passes
 from rankwise.execution.workbench import BaseShape, Workbench
-from rankwise.models.prefix_cache import can_share_prefixes
 from rankwise.packing.flops import TokenCounts, count_scoring_flops, count_training_flops
 from rankwise.packing.memory import padded_params
-from rankwise.profiling.speed import measure_matmul_flops
-from rankwise.training.order import BatchOrder
+from rankwise.packing.passes import PassSize, pass_sizes
+from rankwise.profiling.calibration import Calibration, PassSpeed, Workload, calibrate
+from rankwise.profiling.calibration_cache import keep_calibration, read_calibrations
+from rankwise.profiling.processor import processor_name
 
-EFFICIENCY_FRAC = 0.45
-"""Share of the measured matrix-product speed that training and scoring reach together. From the embedded study on two
-cores of an AMD EPYC: 14.9 TFLOP counted for its 66 runs at 4.5 s each is 50 GFLOP/s, of about 110 measured. Other
-machines and models will differ; RESULTS.md states the times that were measured."""
+Calibrate = Callable[[BaseShape, Workload], Calibration]
 
 
 @dataclass
 class DurationPredictor:
-    """Predicts seconds per pack; speeds and token counts are taken once. Loading and probing are not counted."""
+    """Predicts seconds per pack. Loading, probing, the report and other work on the machine are not counted."""
 
     bench: Workbench
-    _speeds: dict[tuple[str, int, int], float] = field(default_factory=dict)
-    _counts: dict[tuple[object, ...], TokenCounts] = field(default_factory=dict)
+    calibrate: Calibrate = field(default_factory=lambda: _kept_calibration)
+    _known: dict[tuple[object, ...], Calibration] = field(default_factory=dict)
 
     def predict_s(self, runs: Sequence[SizedRun]) -> float:
         """Of training and scoring `runs` side by side."""
         base = self.bench.shape(runs[0].planned.run.arm.base)
-        flops = self._training_flops(runs, base) + self._scoring_flops(runs, base)
-        return flops / (self._flops_per_s(base, runs[0]) * EFFICIENCY_FRAC)
+        speed = self._calibration(runs, base)
+        return self._training_s(runs, base, speed) + self._scoring_s(runs, base, speed.scoring)
 
-    def _training_flops(self, runs: Sequence[SizedRun], base: BaseShape) -> float:
-        """Every run like the first epoch of seed 0: which rows share a batch hardly changes the sum."""
+    def _training_s(self, runs: Sequence[SizedRun], base: BaseShape, speed: Calibration) -> float:
+        """Some steps stand for all; a run that is done leaves the others' steps."""
+        num_steps = max(run.num_steps for run in runs)
+        steps = sampled_steps(runs)
         adapter_params = padded_params([run.rank_map for run in runs])
-        shares = can_share_prefixes(base.model) and not any(run.planned.run.arm.dropout for run in runs)
-        total = 0.0
-        for run in runs:
-            train, examples = run.planned.run.arm.train, run.data.train
-            key = (run.data.fingerprint, "train", train.batch_size, shares)
-            order = BatchOrder(num_examples=len(examples), batch_size=train.batch_size, epochs=1, seed=0)
-            if key not in self._counts:
-                batches = [[examples[index] for index in order.batch(step)] for step in range(order.num_steps)]
-                self._counts[key] = TokenCounts.of(batches, share_prefixes=shares)
-            total += (run.num_steps / order.num_steps) * count_training_flops(
-                run.shape,
-                self._counts[key],
-                num_block_params=base.num_block_params,
-                num_adapter_params=adapter_params,
-            )
-        return total
+        passes_s = 0.0
+        for step in steps:
+            live = [run for run in runs if step < run.num_steps]
+            passes = training_passes(live, step)
+            passes_s += self._passes_s(passes, base, runs[0], adapter_params, speed.training, trains=True)
+            passes_s += len(live) * adapter_params / speed.params_per_s
+        return passes_s * num_steps / len(steps)
 
-    def _scoring_flops(self, runs: Sequence[SizedRun], base: BaseShape) -> float:
+    def _scoring_s(self, runs: Sequence[SizedRun], base: BaseShape, speed: PassSpeed) -> float:
         """Validation as often as it is due, test where it is reported; and once per data set the bare base."""
         adapter_params = padded_params([run.rank_map for run in runs])
-        total = 0.0
-        for run in runs:
-            num_validations = ceil(1 / run.planned.run.arm.train.eval_every_frac)
-            total += num_validations * self._split_flops(run, "validation", base, adapter_params)
-            if run.planned.purpose == "report":
-                total += self._split_flops(run, "test", base, adapter_params)
-        by_data = {run.data.fingerprint: run for run in runs}
-        return total + sum(self._split_flops(run, "validation", base, 0) for run in by_data.values())
-
-    def _split_flops(self, run: SizedRun, split: str, base: BaseShape, adapter_params: int) -> int:
-        shares = can_share_prefixes(base.model)
-        key = (run.data.fingerprint, split, shares)
-        if key not in self._counts:
-            examples: Sequence[TokenizedExample] = getattr(run.data, split)
-            self._counts[key] = TokenCounts.of([examples], share_prefixes=shares)
-        return count_scoring_flops(
-            run.shape, self._counts[key], num_block_params=base.num_block_params, num_adapter_params=adapter_params
+        num_validations = max(ceil(1 / run.planned.run.arm.train.eval_every_frac) for run in runs)
+        reported = [run for run in runs if run.planned.purpose == "report"]
+        bare = list({run.data.fingerprint: run for run in runs}.values())
+        return (
+            num_validations * self._split_s(runs, "validation", base, adapter_params, speed)
+            + self._split_s(reported, "test", base, adapter_params, speed)
+            + self._split_s(bare, "validation", base, 0, speed)
         )
 
-    def _flops_per_s(self, base: BaseShape, run: SizedRun) -> float:
-        dtype, hidden, mlp = base.settings.dtype, run.shape.hidden_size, run.shape.mlp_size
-        if (dtype, hidden, mlp) not in self._speeds:
-            self._speeds[dtype, hidden, mlp] = measure_matmul_flops(
-                run.micro_tokens, hidden, mlp, dtype=getattr(torch, dtype), device=base.device
-            )
-        return self._speeds[dtype, hidden, mlp]
+    def _split_s(
+        self, runs: Sequence[SizedRun], split: str, base: BaseShape, adapter_params: int, speed: PassSpeed
+    ) -> float:
+        rows = [
+            Row(slot, example, 0, example.num_shared_tokens if run.shares_prefixes else 0)
+            for slot, run in enumerate(runs)
+            for example in getattr(run.data, split)
+        ]
+        if not rows:
+            return 0.0
+        passes = pass_sizes(rows, runs[0].eval_tokens)
+        return self._passes_s(passes, base, runs[0], adapter_params, speed, trains=False)
+
+    def _passes_s(
+        self,
+        passes: Sequence[PassSize],
+        base: BaseShape,
+        run: SizedRun,
+        adapter_params: int,
+        speed: PassSpeed,
+        *,
+        trains: bool,
+    ) -> float:
+        count = count_training_flops if trains else count_scoring_flops
+        seconds = 0.0
+        for counts in (counts for size in passes for counts in _counts(size)):
+            flops = count(run.shape, counts, num_block_params=base.num_block_params, num_adapter_params=adapter_params)
+            seconds += speed.predict_s(run.shape.num_layers, flops)
+        return seconds
+
+    def _calibration(self, runs: Sequence[SizedRun], base: BaseShape) -> Calibration:
+        workload = _workload(runs)
+        key = (base.settings, workload)
+        if key not in self._known:
+            self._known[key] = self.calibrate(base, workload)
+        return self._known[key]
+
+
+def _counts(size: PassSize) -> list[TokenCounts]:
+    """Of the rows, and before them of the prefixes that they are the first to need."""
+    rows = TokenCounts(
+        num_tokens=size.num_tokens,
+        num_answer_tokens=size.num_answers,
+        num_token_pairs=size.num_tokens * size.row_tokens,
+    )
+    num_prefix_tokens = size.num_prefixes * size.prefix_tokens
+    if not num_prefix_tokens or not size.is_first:
+        return [rows]
+    prefixes = TokenCounts(
+        num_tokens=num_prefix_tokens, num_answer_tokens=0, num_token_pairs=num_prefix_tokens * size.prefix_tokens
+    )
+    return [prefixes, rows]
+
+
+def _workload(runs: Sequence[SizedRun]) -> Workload:
+    """Roughly what the passes of a pack look like, so that alike packs share a calibration."""
+    (largest, *_) = sorted(training_passes(runs, 0), key=lambda size: -size.num_tokens)
+    arm = runs[0].planned.run.arm
+    ranks = [rank for run in runs for rank in run.rank_map.held_ranks]
+    return Workload(
+        targets=arm.targets,
+        rank=_power_of_two(max(1, round(sum(ranks) / len(ranks)))),
+        row_tokens=_power_of_two(largest.own_tokens),
+        pass_tokens=min(_power_of_two(largest.num_tokens), micro_tokens_of(runs)),
+        num_slots=_power_of_two(len(runs)),
+    )
+
+
+def _power_of_two(number: int) -> int:
+    """The nearest one, by ratio."""
+    lower = 1 << (number.bit_length() - 1)
+    return lower if number * number <= 2 * lower * lower else 2 * lower
+
+
+def _kept_calibration(base: BaseShape, workload: Workload) -> Calibration:
+    """From the cache, or measured now and kept."""
+    key = calibration_key(base, workload)
+    found = read_calibrations().get(key)
+    if found is None:
+        found = calibrate(base.model.config, workload, dtype=getattr(torch, base.settings.dtype), device=base.device)
+        keep_calibration(key, found)
+    return found
+
+
+def calibration_key(base: BaseShape, workload: Workload) -> str:
+    """Machine, number format, shape and kind of passes: readable, because people look into the file."""
+    text = base.model.config.get_text_config()
+    shape = [getattr(text, name, None) for name in ("hidden_size", "intermediate_size", "num_attention_heads")]
+    device = torch.cuda.get_device_name(base.device) if base.device.type == "cuda" else processor_name()
+    parts = (
+        device,
+        f"{torch.get_num_threads()} threads",
+        f"torch {torch.__version__}",
+        base.settings.dtype,
+        base.settings.attention,
+        f"{text.model_type} {'x'.join(map(str, shape))}",
+        f"{workload.targets} rank {workload.rank}",
+        f"{workload.num_slots} slots, passes of {workload.pass_tokens} tokens in rows of {workload.row_tokens}",
+    )
+    return ", ".join(parts)

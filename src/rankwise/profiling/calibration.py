@@ -1,0 +1,174 @@
+"""How fast this machine trains and scores models of one shape: a few real passes through two blocks of random weights.
+
+A pass takes `overhead_s` for every block, whatever its size, and its counted operations at `flops_per_s`. Two sizes of
+pass give both numbers; what norms, activations and copies take is in them, because the passes are real ones. Two blocks
+stand for all, because blocks are alike, and a small vocabulary for the whole, because its projection is counted.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from rankwise.allocation import RankMap
+from rankwise.data.batches import Row
+from rankwise.data.examples import TokenizedExample
+from rankwise.lora.pack import AdapterPack, SlotPlan
+from rankwise.models.sites import find_sites
+from rankwise.packing.flops import TokenCounts, count_scoring_flops, count_training_flops
+from rankwise.packing.forward import token_losses
+from rankwise.packing.memory import ModelShape, padded_params
+from rankwise.study.config import Targets
+
+NUM_BLOCKS = 2
+VOCAB = 4096
+SMALL_TOKENS = 16
+"""Of the pass that shows what a block costs whatever its size."""
+BUDGET_S = 6.0
+"""After this no pass is repeated any more."""
+REPEATS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassSpeed:
+    """Of training or of scoring."""
+
+    overhead_s: float
+    """Of one block in one pass."""
+    flops_per_s: float
+
+    def predict_s(self, num_blocks: int, flops: float) -> float:
+        """Of a pass through `num_blocks` with `flops` counted operations."""
+        return num_blocks * self.overhead_s + flops / self.flops_per_s
+
+    @classmethod
+    def solve(cls, small: tuple[float, float], large: tuple[float, float]) -> "PassSpeed":
+        """From the operations and the seconds of two passes through `NUM_BLOCKS` blocks."""
+        (few, short_s), (many, long_s) = small, large
+        flops_per_s = (many - few) / max(long_s - short_s, 1e-9)
+        return cls(overhead_s=max(0.0, short_s - few / flops_per_s) / NUM_BLOCKS, flops_per_s=flops_per_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Of one shape of model on one machine."""
+
+    training: PassSpeed
+    scoring: PassSpeed
+    params_per_s: float
+    """Adapter parameters that AdamW steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What the measured passes look like: as those of a study do."""
+
+    targets: Targets
+    rank: int
+    row_tokens: int
+    pass_tokens: int
+    num_slots: int
+
+
+def calibrate(
+    config: PreTrainedConfig,
+    workload: Workload,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Calibration:
+    """Measure passes like those of `workload` through a short model of the shape of `config`.
+
+    The best of a few repeats counts, so that other processes on the machine disturb little. `clock` tells seconds.
+    """
+    model = _short_model(config, dtype, device)
+    sites = find_sites(model, workload.targets)
+    ranks = tuple(min(workload.rank, site.in_features, site.out_features) for site in sites)
+    rank_map = RankMap(sites=sites, ranks=ranks, scales=(1.0,) * len(sites), budget_params=0)
+    plans = [SlotPlan(rank_map=rank_map, init="kaiming", seed=slot) for slot in range(workload.num_slots)]
+    pack = AdapterPack(model, plans, compute_dtype=dtype)
+    started = clock()
+
+    def best_s(work: Callable[[], None]) -> float:
+        work()
+        found = [_seconds(work, device, clock)]
+        while len(found) < REPEATS and clock() - started < BUDGET_S:
+            found.append(_seconds(work, device, clock))
+        return min(found)
+
+    def measure(trains: bool) -> PassSpeed:
+        points = []
+        for num_rows, num_tokens in _sizes(workload):
+            rows = _rows(num_rows, num_tokens, workload.num_slots)
+            flops = _flops(model, rank_map, num_rows, num_tokens, trains)
+            points.append((flops, best_s(lambda rows=rows: _pass(model, pack, rows, trains))))  # type: ignore[misc]
+        return PassSpeed.solve(*points)
+
+    training, scoring = measure(trains=True), measure(trains=False)
+    weight = torch.zeros(2**20, device=device, requires_grad=True)
+    weight.grad = torch.ones_like(weight)
+    optimizer = torch.optim.AdamW([weight])
+    return Calibration(training=training, scoring=scoring, params_per_s=weight.numel() / best_s(optimizer.step))
+
+
+def _short_model(config: PreTrainedConfig, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    """Of the same width: `NUM_BLOCKS` blocks, a small vocabulary, random weights."""
+    short = config.from_dict(config.to_dict())
+    text = short.get_text_config()
+    text.num_hidden_layers = min(NUM_BLOCKS, text.num_hidden_layers)
+    text.vocab_size = min(VOCAB, text.vocab_size)
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(text, name, None)
+    if getattr(text, "layer_types", None):
+        text.layer_types = text.layer_types[: text.num_hidden_layers]
+    model = AutoModelForCausalLM.from_config(short, dtype=dtype, attn_implementation=config._attn_implementation)
+    model.requires_grad_(False)
+    return model.eval().to(device)
+
+
+def _sizes(workload: Workload) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Rows and their tokens of the small and of the large pass."""
+    row_tokens = max(2, workload.row_tokens)
+    return (1, min(SMALL_TOKENS, row_tokens)), (max(2, workload.pass_tokens // row_tokens), row_tokens)
+
+
+def _rows(num_rows: int, num_tokens: int, num_slots: int) -> list[Row]:
+    ids = np.arange(num_tokens, dtype=np.int64) % 64
+    return [Row(row % num_slots, TokenizedExample(ids, max(1, num_tokens // 2), row), row) for row in range(num_rows)]
+
+
+def _flops(model: PreTrainedModel, rank_map: RankMap, num_rows: int, num_tokens: int, trains: bool) -> float:
+    num_params = model.num_parameters()
+    shape = ModelShape.from_config(model.config, num_params=num_params, param_bytes=4, compute_bytes=4)
+    counts = TokenCounts(
+        num_tokens=num_rows * num_tokens,
+        num_answer_tokens=num_rows * (num_tokens - max(1, num_tokens // 2)),
+        num_token_pairs=num_rows * num_tokens**2,
+    )
+    block_params = sum(site.in_features * site.out_features for site in find_sites(model))
+    count = count_training_flops if trains else count_scoring_flops
+    return count(shape, counts, num_block_params=block_params, num_adapter_params=padded_params([rank_map]))
+
+
+def _pass(model: PreTrainedModel, pack: AdapterPack, rows: Sequence[Row], trains: bool) -> None:
+    with torch.set_grad_enabled(trains):
+        for _, losses in token_losses(model, pack, rows, max_tokens=2**31):
+            if trains:
+                losses.loss_M.sum().backward()
+
+
+def _seconds(work: Callable[[], None], device: torch.device, clock: Callable[[], float]) -> float:
+    _wait_for(device)
+    started = clock()
+    work()
+    _wait_for(device)
+    return clock() - started
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,77 @@
+"""What two passes tell about all others; times come from a clock of the test, never from the machine."""
+
+import json
+
+import pytest
+import torch
+
+from rankwise.profiling import calibration_cache as cache
+from rankwise.profiling.calibration import NUM_BLOCKS, Calibration, PassSpeed, Workload, calibrate
+from tests.tiny import tiny_llama
+
+FOUND = Calibration(
+    training=PassSpeed(overhead_s=0.5, flops_per_s=100.0),
+    scoring=PassSpeed(overhead_s=0.25, flops_per_s=200.0),
+    params_per_s=50.0,
+)
+
+
+def test_two_passes_give_back_the_speed_that_made_them():
+    true = PassSpeed(overhead_s=0.002, flops_per_s=3e9)
+    points = [(flops, true.predict_s(NUM_BLOCKS, flops)) for flops in (1e6, 4e9)]
+    found = PassSpeed.solve(*points)
+    assert found.overhead_s == pytest.approx(true.overhead_s)
+    assert found.flops_per_s == pytest.approx(true.flops_per_s)
+    assert found.predict_s(8, 1e10) == pytest.approx(8 * 0.002 + 1e10 / 3e9)
+
+
+def test_noise_never_makes_a_negative_overhead():
+    assert PassSpeed.solve((1.0, 0.0), (10.0, 1.0)).overhead_s == 0
+
+
+@pytest.mark.parametrize("targets", ["all-linear", "attention"])
+def test_any_model_is_calibrated_from_its_configuration(targets):
+    config = tiny_llama().config
+    before = config.to_dict()
+    workload = Workload(targets=targets, rank=4, row_tokens=8, pass_tokens=64, num_slots=2)
+    found = calibrate(config, workload, dtype=torch.float32, device=torch.device("cpu"))
+    assert min(found.training.flops_per_s, found.scoring.flops_per_s, found.params_per_s) > 0
+    assert found.training.overhead_s >= 0
+    assert config.to_dict() == before
+
+
+def test_a_calibration_is_read_as_it_was_kept_and_leaves_others(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANKWISE_CACHE", str(tmp_path / "new" / "folder"))
+    assert cache.read_calibrations() == {}
+    cache.keep_calibration("one", FOUND)
+    cache.keep_calibration("two", FOUND)
+    assert cache.read_calibrations() == {"one": FOUND, "two": FOUND}
+    assert [path.name for path in cache.cache_folder().iterdir()] == [cache.FILE_NAME]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"version": 0, "calibrations": {}}', '{"version": 1, "calibrations": {"a": {}}}']
+)
+def test_a_file_that_means_nothing_is_written_anew(tmp_path, monkeypatch, content):
+    monkeypatch.setenv("RANKWISE_CACHE", str(tmp_path))
+    (tmp_path / cache.FILE_NAME).write_text(content)
+    assert cache.read_calibrations() == {}
+    cache.keep_calibration("one", FOUND)
+    assert list(json.loads((tmp_path / cache.FILE_NAME).read_text())["calibrations"]) == ["one"]
+
+
+def test_where_nothing_can_be_written_nothing_is_kept(tmp_path, monkeypatch):
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    monkeypatch.setenv("RANKWISE_CACHE", str(file / "folder"))
+    cache.keep_calibration("one", FOUND)
+    assert cache.read_calibrations() == {}
+
+
+def test_the_folder_is_the_platforms_own(monkeypatch, tmp_path):
+    monkeypatch.delenv("RANKWISE_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(cache.sys, "platform", "linux")
+    assert cache.cache_folder() == tmp_path / "rankwise"
+    monkeypatch.setattr(cache.sys, "platform", "darwin")
+    assert cache.cache_folder().parts[-3:] == ("Library", "Caches", "rankwise")
