@@ -7,7 +7,8 @@ import numpy as np
 
 from rankwise.allocation.sites import SiteKind
 
-Split = Literal["validation", "test"]
+Split = Literal["validation", "test", "general"]
+"""`general` is text that has nothing to do with the task: what forgetting is measured on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,8 @@ class Evaluated(Record):
     """Share of answer tokens that were the most probable one."""
     num_examples: int
     num_answer_tokens: int
+    calibration_error: float | None = None
+    """Expected calibration error over the answer tokens; None where it was not measured."""
     example_loss_nats: np.ndarray = field(repr=False)
     """Summed loss of each example, float64 (num_examples,)."""
     example_answer_tokens: np.ndarray = field(repr=False)
@@ -85,6 +88,35 @@ class Evaluated(Record):
     @property
     def perplexity(self) -> float:
         return float(np.exp(self.loss_nats))
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenAnswer:
+    """What a run wrote after one prompt, beside what was expected."""
+
+    question: str
+    """Instruction and input, as people read them."""
+    expected: str
+    written: str
+    num_tokens: int
+    """Of what was written, the end token included where it came to one."""
+    exact_match: bool
+    """Whether the two are the same, white space around them aside."""
+    rouge_l: float
+    """From 0 to 1."""
+    chrf: float
+    """From 0 to 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered(Record):
+    """Greedy answers to all examples of a split after `step` steps, in the order of the split."""
+
+    split: Split
+    step: int
+    data_fingerprint: str
+    """Of the examples: runs that share it were asked the same questions."""
+    answers: tuple[WrittenAnswer, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,14 +10,14 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from rankwise.cli.evaluation_tables import examples_table
 from rankwise.cli.main import app
-from rankwise.data.examples import Example
+from rankwise.cli.run_tables import answers_table
 from rankwise.errors import DataError
 from rankwise.evaluation.benchmarks import BenchmarkResult, BenchmarkScore
 from rankwise.evaluation.metrics import METRICS
 from rankwise.execution.adapter_record import read_record
 from rankwise.execution.evaluate import data_settings
+from rankwise.records import WrittenAnswer
 from tests.cli.test_train import tiny_file, tiny_model, train
 from tests.lora.foreign import write_foreign
 
@@ -186,7 +186,8 @@ def test_its_own_data_keeps_its_own_splits(adapter, tiny_file, monkeypatch):
 
 
 def test_text_from_a_data_set_cannot_steer_the_terminal():
-    table = examples_table((Example("[bold]say\x1b[2J", "x", "out[/]"),), ["\x1b]0;title\x07" + "a" * 1000], [False])
+    texts = {"question": "[bold]say\x1b[2J\nx", "expected": "out[/]", "written": "\x1b]0;title\x07" + "a" * 1000}
+    table = answers_table([WrittenAnswer(**texts, num_tokens=1, exact_match=False, rouge_l=0.0, chrf=0.0)])
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(table)
     text = console.export_text()

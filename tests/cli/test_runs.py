@@ -265,3 +265,19 @@ def test_text_from_a_file_steers_no_terminal(call, tmp_path, monkeypatch):
         text = call(*command, ledger=ledger_path)
         assert "\x1b" not in text
         assert "[bold red]pwned[/]" in text
+
+
+def test_show_has_the_answers_that_are_asked_for(call, ids):
+    text = call("show", ids["uniform", 1], "--examples", "2")
+    assert "What is 1 + 1?" in text
+    assert "What is 2 + 1?" not in text
+    assert "What is" not in call("show", ids["uniform", 1])
+    document = json.loads(call("show", ids["uniform", 1], "--examples", "6", "--json"))
+    assert [answer["exact_match"] for answer in document["examples"]] == [False, True] * 3
+    assert document["scores"]["test_exact_match"] == 0.5
+    assert document["examples"][3]["loss_nats"] > 0
+
+
+def test_show_says_where_answers_are_missing(call, ids):
+    with pytest.raises(LedgerError, match=r"has no answers to show.*evaluate: \{generate: true\}"):
+        call("show", ids["random", 0], "--examples", "2")

@@ -9,6 +9,7 @@ import pytest
 
 from rankwise.errors import LedgerError
 from rankwise.ledger.flat import RUN_COLUMNS, metric_series, run_cells, run_columns
+from rankwise.ledger.scores import SCORE_NAMES
 from rankwise.testing.sample_ledger import RATES, sample_runs, sample_study, write_sample
 
 
@@ -21,7 +22,8 @@ def sample(ledger):
 def test_every_run_is_a_row_with_its_values(sample):
     frame = sample.to_pandas()
     runs = {run.id: run for run in sample.study_results("sample").runs}
-    assert list(frame.columns) == list(RUN_COLUMNS)
+    assert [name for name in frame.columns if name in RUN_COLUMNS] == list(RUN_COLUMNS)
+    assert set(frame.columns) - set(RUN_COLUMNS) == set(SCORE_NAMES) - set(RUN_COLUMNS)
     assert set(frame["id"]) == set(runs)
     finished = frame[frame["status"] == "finished"]
     for row in finished.to_dict("records"):
@@ -90,11 +92,11 @@ def test_an_empty_ledger_has_empty_frames_with_columns(ledger):
 
 def test_a_score_of_another_name_gets_a_column(sample):
     run = sample.study_results("sample").reported("uniform")[0]
-    scored = replace(run, scores={**run.scores, "test_rouge_l": 0.5})
+    scored = replace(run, scores={**run.scores, "test_squad": 0.5})
     columns = run_columns([run, scored])
-    assert list(columns)[list(columns).index("steps") - 1] == "test_rouge_l"
-    assert run_cells("sample", scored, columns)["test_rouge_l"] == 0.5
-    assert run_cells("sample", run, columns)["test_rouge_l"] is None
+    assert list(columns)[list(columns).index("steps") - 1] == "test_squad"
+    assert run_cells("sample", scored, columns)["test_squad"] == 0.5
+    assert run_cells("sample", run, columns)["test_squad"] is None
 
 
 def test_a_run_that_never_began_has_no_series(sample):

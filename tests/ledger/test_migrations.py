@@ -12,7 +12,7 @@ from rankwise.errors import LedgerError
 from rankwise.ledger import migrations, open_ledger
 from rankwise.ledger.schema import SCHEMA_MIGRATIONS
 
-CURRENT = [(1, "create_tables"), (2, "add_outcomes_and_traces")]
+CURRENT = [(1, "create_tables"), (2, "add_outcomes_and_traces"), (3, "add_answers")]
 ASSETS = sorted((Path(__file__).parent / "assets").glob("v*.sqlite"))
 
 
@@ -79,6 +79,19 @@ def test_what_an_old_ledger_never_measured_is_missing(tmp_path):
     assert (run.stored_params, run.held_params, run.probe_peak_memory_bytes) == (None, None, None)
     assert {(site.lr_factor_down, site.lr_factor_up) for site in run.sites} == {(1.0, 1.0)}
     assert len(run.grad_norm_curve) == 8  # stored since the first version
+    assert not {"test_calibration_error", "test_exact_match", "forgetting"} & run.scores.keys()
+
+
+def test_questions_and_answers_are_read(tmp_path):
+    path = shutil.copy(ASSETS[2], tmp_path / "ledger.db")
+    with open_ledger(str(path)) as ledger:
+        run = ledger.study_results("sample").reported("uniform")[1]
+        answers = ledger.answers(run.id)
+    assert [answer.exact_match for answer in answers] == [False, True] * 3
+    assert (answers[3].question, answers[3].expected, answers[3].written) == ("What is 3 + 1?", "4", "4")
+    assert sum(answer.loss_nats for answer in answers) == pytest.approx(run.example_loss_nats.sum())
+    assert (run.scores["test_exact_match"], run.scores["test_calibration_error"]) == (0.5, 0.125)
+    assert run.scores["forgetting"] == run.scores["general_loss"] - run.scores["initial_general_loss"]
 
 
 def add_notes(connection):
@@ -94,7 +107,7 @@ def test_opening_applies_what_is_missing_once_and_keeps_the_rest(old_ledger, mon
     monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, add_notes))
     for _ in range(2):
         with open_ledger(str(old_ledger)) as ledger:
-            assert recorded(ledger) == [*CURRENT, (3, "add_notes")]
+            assert recorded(ledger) == [*CURRENT, (4, "add_notes")]
             assert "notes" in {name for name, _, _ in table_shapes(ledger)["studies"]["columns"]}
             assert ledger.study_names() == ["sample"]
 
@@ -114,5 +127,5 @@ def test_a_migration_that_breaks_off_leaves_the_ledger_as_it_was(old_ledger, mon
 def test_a_ledger_of_a_newer_version_is_refused_and_left_alone(url):
     with open_ledger(url) as ledger, ledger._write() as connection:
         connection.execute(insert(SCHEMA_MIGRATIONS).values(version=99, name="from_the_future", applied_at=0.0))
-    with pytest.raises(LedgerError, match=r"schema version 99, written by a newer Rankwise; .* up to 2\. Nothing"):
+    with pytest.raises(LedgerError, match=r"schema version 99, written by a newer Rankwise; .* up to 3\. Nothing"):
         open_ledger(url)

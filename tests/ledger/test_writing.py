@@ -21,6 +21,7 @@ from rankwise.ledger.schema import (
 from rankwise.ledger.writing import decode_array
 from rankwise.records import (
     AdapterTrained,
+    Answered,
     Evaluated,
     RanksRevised,
     RunAllocated,
@@ -29,6 +30,7 @@ from rankwise.records import (
     RunFinished,
     StepDone,
     StepTrace,
+    WrittenAnswer,
 )
 from rankwise.testing.sample_ledger import diverged_records, run_records
 
@@ -65,7 +67,8 @@ def test_a_finished_run_reads_as_it_was_written(registered, run, records):
     row = registered.run(run.id)
     allocated, finished = of_kind(records, RunAllocated)[0], of_kind(records, RunFinished)[0]
     steps, evaluations = of_kind(records, StepDone), of_kind(records, Evaluated)
-    initial, validation, test = evaluations
+    initial, general_before, validation, test, general = evaluations
+    (answered,) = of_kind(records, Answered)
     assert row.sites == allocated.sites
     for name in set(vars(allocated)) - {"run_id", "sites"}:
         assert getattr(row, name) == getattr(allocated, name)
@@ -82,7 +85,20 @@ def test_a_finished_run_reads_as_it_was_written(registered, run, records):
         "test_loss": test.loss_nats,
         "test_token_accuracy": test.token_accuracy,
         "test_perplexity": test.perplexity,
+        "test_calibration_error": test.calibration_error,
+        "test_exact_match": 0.5,
+        "test_rouge_l": 0.5,
+        "test_chrf": (1 + 0.125) / 2,
+        "general_loss": general.loss_nats,
+        "initial_general_loss": general_before.loss_nats,
+        "forgetting": general.loss_nats - general_before.loss_nats,
     }
+    read = registered.answers(run.id)
+    losses = [answer.loss_nats for answer in read]
+    assert losses == test.example_loss_nats.tolist()
+    assert [WrittenAnswer(**{k: v for k, v in vars(a).items() if k != "loss_nats"}) for a in read] == list(
+        answered.answers
+    )
     np.testing.assert_array_equal(row.example_loss_nats, test.example_loss_nats, strict=True)
     np.testing.assert_array_equal(row.example_answer_tokens, test.example_answer_tokens, strict=True)
 
@@ -174,7 +190,7 @@ def test_a_diverged_run_has_its_cause_and_no_final_scores(registered, run):
 def test_an_unfinished_run_has_no_final_scores(registered, run, records):
     registered.write(records[:-1])
     row = registered.run(run.id)
-    assert set(row.scores) == {"initial_validation_loss"}
+    assert set(row.scores) == {"initial_validation_loss", "initial_general_loss"}
     assert row.example_loss_nats is None
     assert len(row.training_curve) == 8
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from rankwise.study.config import Arm
+from rankwise.study.config import Arm, EvaluateSettings
 from rankwise.study.load import parse_study
 from rankwise.study.plan import report_runs, tuning_runs
 from rankwise.study.runs import Run
@@ -32,7 +32,7 @@ RUN = {"arm": ARM, "learning_rate": 1e-3, "seed": 0, "base_fingerprint": "b" * 8
 
 def settings(values: dict[str, Any], above: str = "") -> list[str]:
     """Every setting of an arm by its dotted name."""
-    sections = {"base", "data", "budget", "train", "scaling", "strategy_settings"}
+    sections = {"base", "data", "budget", "train", "scaling", "strategy_settings", "evaluate"}
     return [
         name
         for key, value in values.items()
@@ -110,6 +110,12 @@ def test_an_id_is_what_its_specification_says():
 def test_a_run_survives_json():
     run = Run(**RUN)
     assert Run.model_validate_json(run.model_dump_json()) == run
+
+
+def test_a_run_that_tunes_is_the_same_whatever_reported_runs_measure():
+    measured = ARM.model_copy(update={"evaluate": EvaluateSettings(generate=True)})
+    tuning = {**RUN, "scores_test": False}
+    assert Run(**tuning).id == Run(**{**tuning, "arm": measured}).id
 
 
 def test_ids_of_a_fixed_study_have_not_changed(text):

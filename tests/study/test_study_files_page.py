@@ -19,6 +19,7 @@ from rankwise.study.config import (
     BudgetSettings,
     CompareSettings,
     DataSettings,
+    EvaluateSettings,
     LrFactors,
     Study,
     TrainSettings,
@@ -34,6 +35,7 @@ SECTIONS = {
     "budget": BudgetSettings,
     "train": TrainSettings,
     "scaling": Scaling,
+    "evaluate": EvaluateSettings,
     "compare": CompareSettings,
 }
 

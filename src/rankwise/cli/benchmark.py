@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 from rankwise.cli.console import console, print_json
 from rankwise.evaluation.benchmark_tasks import TaskInputs, check_file
 from rankwise.evaluation.benchmarks import BenchmarkResult, require_benchmark, run_benchmark
-from rankwise.execution.evaluate import NUM_EXAMPLES, context_tokens, data_settings
+from rankwise.evaluation.generation import context_tokens
+from rankwise.execution.evaluate import NUM_EXAMPLES, data_settings
 from rankwise.execution.load_adapted import find_model, load_adapted
 
 if TYPE_CHECKING:
     from rankwise.execution.adapter_record import AdapterRecord
     from rankwise.models.load import LoadedBase
 
+DEFAULT_CONTEXT = 2048
+"""As much as the harness uses of a model whose configuration names no limit."""
 Found = tuple[str, BenchmarkResult]
 """A model's name and what it scored."""
 
@@ -68,7 +71,7 @@ def _inputs(
     limit: int | None,
 ) -> TaskInputs:
     """Of `skills` the examples that `--data skills` would score; other tasks bring their own."""
-    context = context_tokens(base)
+    context = min(context_tokens(base.model), DEFAULT_CONTEXT)
     if benchmark != "skills":
         return TaskInputs(tokenizer=base.tokenizer, context_tokens=context, file=file)
     from rankwise.data.prepare import prepare_data

@@ -1,6 +1,7 @@
 """`rankwise evaluate`: held-out scores of adapters, or of a base model alone."""
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -100,7 +101,8 @@ def evaluate(
     from rankwise.cli.evaluation_documents import example_rows, partial_of, write_rows
     from rankwise.data.general import load_general
     from rankwise.data.prepare import prepare_data
-    from rankwise.execution.evaluate import data_settings, general_tokens
+    from rankwise.evaluation.forgetting import general_tokens
+    from rankwise.execution.evaluate import data_settings
     from rankwise.execution.side_by_side import load_side_by_side
     from rankwise.models.host_memory import keep_freed_memory
 
@@ -114,7 +116,7 @@ def evaluate(
         prepared = prepare_data(settings, together.base.tokenizer)
         general = None
         if forgetting is not None:
-            general = load_general(forgetting, together.base.tokenizer, max_tokens=general_tokens(together.base))
+            general = load_general(forgetting, together.base.tokenizer, max_tokens=general_tokens(together.base.model))
             _note_left_out(general)
         evaluations = _evaluate(together, prepared, split, generate, max_new_tokens, general)
         if out:
@@ -197,7 +199,9 @@ def _show(
     as_json: bool,
 ) -> None:
     from rankwise.cli.evaluation_documents import scores_document, side_by_side_document
-    from rankwise.cli.evaluation_tables import examples_table, scores_page, side_by_side_page
+    from rankwise.cli.evaluation_tables import scores_page, side_by_side_page
+    from rankwise.cli.run_tables import answers_table
+    from rankwise.evaluation.held_out import answer_rows
 
     place = error_console if as_json else console
     for evaluation in evaluations:
@@ -205,7 +209,7 @@ def _show(
         if num_examples and written is not None:
             if len(evaluations) > 1:
                 place.print(evaluation.model.name, style="bold", markup=False)
-            place.print(examples_table(examples[:num_examples], written.texts, written.exact_E.astype(bool).tolist()))
+            place.print(answers_table(islice(answer_rows(written, examples), num_examples)))
     if as_json:
         print_json(scores_document(evaluations[0]) if len(evaluations) == 1 else side_by_side_document(evaluations))
     else:

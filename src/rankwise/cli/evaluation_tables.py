@@ -9,13 +9,9 @@ from rich.table import Table
 from rankwise.cli.console import cell
 from rankwise.cli.evaluation_documents import interval_bounds
 from rankwise.cli.run_tables import facts_table
-from rankwise.data.examples import Example
 from rankwise.evaluation.metrics import LEVEL, Estimate, compare, summarise
 from rankwise.execution.evaluate import Evaluation
 from rankwise.reporting.format import MISSING, format_percent
-
-SHOWN_CHARS = 400
-"""Of each text in the table of examples."""
 
 LABELS = {
     "loss_nats": ("loss", "nats per answer token"),
@@ -151,18 +147,3 @@ def _table(first: str, *others: str) -> Table:
     for name in others:
         table.add_column(cell(name), justify="right", no_wrap=True)
     return table
-
-
-def examples_table(examples: Sequence[Example], answers: Sequence[str], matches: Sequence[bool]) -> Table:
-    """One row per text. They come from a data set and a model: none may carry markup or steer the terminal."""
-    table = Table("question", "expected", "got", "", show_lines=True)
-    for example, answer, is_match in zip(examples, answers, matches, strict=False):
-        question = "\n".join(part for part in (example.instruction, example.input) if part)
-        match = cell("yes", "green") if is_match else cell("no", "red")
-        table.add_row(*(cell(_shorten(text)) for text in (question, example.output, answer)), match)
-    return table
-
-
-def _shorten(text: str) -> str:
-    text = text.strip()
-    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"

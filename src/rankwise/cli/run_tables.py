@@ -1,7 +1,7 @@
 """Runs as people read them in the terminal. Every text from a file goes through `cell`, which no markup can steer."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 from rich.console import Group, RenderableType
@@ -10,6 +10,7 @@ from rich.table import Table
 from rankwise.cli.console import cell
 from rankwise.cli.site_table import sites_table
 from rankwise.ledger.results import CurvePoint, RunRow
+from rankwise.records import WrittenAnswer
 from rankwise.reporting.format import (
     MISSING,
     format_bytes,
@@ -17,12 +18,17 @@ from rankwise.reporting.format import (
     format_percent,
     format_rate,
     format_seconds,
+    format_signed,
     format_size,
 )
 from rankwise.reporting.stability import grad_spikes, loss_spikes, step_norms
 
+SHARES = ("accuracy", "exact_match", "rouge_l", "chrf", "calibration_error")
+"""Endings of the names of scores that are shown in percent."""
 STATUS_STYLES = {"finished": "green", "running": "cyan", "diverged": "yellow", "failed": "red", "pending": "dim"}
 BARS = "▁▂▃▄▅▆▇█"
+SHOWN_CHARS = 400
+"""Of each text in the table of answers."""
 CURVE_CHARS = 60
 """Width of the drawn training curve."""
 
@@ -58,6 +64,21 @@ def run_page(run: RunRow, memberships: Sequence[tuple[str, str, str]], environme
     if environment:
         parts += ["", cell("Environment of the session that trained it", "bold"), facts_table(environment)]
     return Group(*parts)
+
+
+def answers_table(answers: Iterable[WrittenAnswer]) -> Table:
+    """One row per question. Texts come from a data set and a model: none may carry markup or steer the terminal."""
+    table = Table("question", "expected", "got", "", show_lines=True)
+    for answer in answers:
+        match = cell("yes", "green") if answer.exact_match else cell("no", "red")
+        texts = (answer.question, answer.expected, answer.written)
+        table.add_row(*(cell(_shorten(text)) for text in texts), match)
+    return table
+
+
+def _shorten(text: str) -> str:
+    text = text.strip()
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
 
 
 def facts_table(facts: Mapping[str, object]) -> Table:
@@ -168,4 +189,6 @@ def format_score(name: str, value: float | None) -> str:
         return MISSING
     if name.endswith("perplexity"):
         return f"{value:.2f}"
-    return format_percent(value) if name.endswith("accuracy") else format_loss(value)
+    if name == "forgetting":
+        return format_signed(value)
+    return format_percent(value) if name.endswith(SHARES) else format_loss(value)

@@ -10,6 +10,7 @@ import typer
 from rankwise.cli.console import console, finite, print_json
 from rankwise.cli.options import ReadLedgerOption
 from rankwise.cli.push import push_runs
+from rankwise.errors import LedgerError
 
 if TYPE_CHECKING:
     from rankwise.ledger import Ledger, RunRow
@@ -53,6 +54,9 @@ def list_runs(
 @app.command("show", short_help="The audit of one run: planned and realised ranks, scores, curve, environment.")
 def show_run(
     run: Annotated[str, typer.Argument(metavar="ID", help="Id of the run, or its first digits.")],
+    examples: Annotated[
+        int, typer.Option(min=0, help="Show this many test questions with the expected answer and the one it wrote.")
+    ] = 0,
     as_json: JsonOption = False,
     ledger: ReadLedgerOption = None,
 ) -> None:
@@ -66,12 +70,22 @@ def show_run(
         found = opened.run(run)
         memberships = opened.memberships(found.id)
         environment = opened.environment_of(found.id)
+        answers = opened.answers(found.id)[:examples] if examples else ()
+    if examples and not answers:
+        raise LedgerError(
+            f"run {found.id} has no answers to show: it has not finished, or its study does not say evaluate: "
+            "{generate: true}. `rankwise evaluate ADAPTER --data D --examples N` lets its adapter answer now."
+        )
     if as_json:
-        print_json(_show_document(found, memberships, environment))
+        shown = {"examples": [asdict(answer) for answer in answers]} if examples else {}
+        print_json(_show_document(found, memberships, environment) | shown)
     else:
-        from rankwise.cli.run_tables import run_page
+        from rankwise.cli.run_tables import answers_table, run_page
 
         console.print(run_page(found, memberships, environment))
+        if answers:
+            console.print()
+            console.print(answers_table(answers))
 
 
 @app.command("compare", short_help="Two runs side by side, or the arms of a study.")

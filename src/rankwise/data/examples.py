@@ -33,6 +33,11 @@ class Example:
         return tuple(" ".join(part.split()) for part in parts)
 
     @property
+    def question(self) -> str:
+        """Instruction and input on lines of their own, as people read them."""
+        return "\n".join(part for part in (self.instruction, self.input) if part)
+
+    @property
     def has_prompt(self) -> bool:
         return bool(self.instruction.strip() or self.input.strip())
 

@@ -8,11 +8,21 @@ Less", arXiv:2405.09673, measure it by accuracies on benchmarks; a loss needs no
 from dataclasses import dataclass
 
 import numpy as np
+from transformers import PreTrainedModel
 
+from rankwise.evaluation.generation import context_tokens
 from rankwise.evaluation.loss import Scores
 from rankwise.evaluation.metrics import LEVEL, Estimate
 from rankwise.statistics.totals import bootstrap_totals_interval
 from rankwise.streams import stream
+
+MAX_GENERAL_TOKENS = 1024
+"""Longest passage of general text, where the model's context allows as much."""
+
+
+def general_tokens(model: PreTrainedModel) -> int:
+    """Longest passage of general text that is scored: what the model takes whole."""
+    return min(MAX_GENERAL_TOKENS, context_tokens(model))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,7 +50,7 @@ def generate_answers(
         on_batch: Called with the number of prompts that were just answered.
     """
     answers = [Answer("", 0)] * len(prompts)
-    for batch, num_new in _cut_batches(prompts, max_new_tokens, _context_tokens(model), batch_tokens):
+    for batch, num_new in _cut_batches(prompts, max_new_tokens, context_tokens(model), batch_tokens):
         active = _active_rows(pack, [slots[p] for p in batch] if slots is not None else None, model.device)
         with active:
             new_NA = _generate(model, tokenizer, [prompts[p] for p in batch], num_new)
@@ -88,7 +88,7 @@ def _cut_batches(
         yield batch, num_new
 
 
-def _context_tokens(model: PreTrainedModel) -> int:
+def context_tokens(model: PreTrainedModel) -> int:
     """Longest sequence that the model has positions for; no limit where its configuration names none."""
     return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31)
 

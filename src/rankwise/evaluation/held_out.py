@@ -3,7 +3,7 @@
 All models go through together: rows of every slot are mixed, in scoring and in decoding.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from rankwise.evaluation.overlap import chrf, rouge_l
 from rankwise.lora.pack import AdapterPack
 from rankwise.models.load import LoadedBase
 from rankwise.models.prefix_cache import can_share_prefixes
+from rankwise.records import Answered, WrittenAnswer
 
 BATCH_TOKENS = 8192
 """Padded tokens of one pass."""
@@ -48,6 +49,7 @@ def answer_examples(
     examples: Sequence[TokenizedExample],
     *,
     max_new_tokens: int | None = None,
+    batch_tokens: int = BATCH_TOKENS,
     on_batch: Callable[[int], None] = lambda _num_prompts: None,
 ) -> list[list[Answer]]:
     """Answers of each model to the examples' prompts, decoded greedily.
@@ -65,7 +67,7 @@ def answer_examples(
             base.tokenizer,
             prompts * len(chosen),
             max_new_tokens=longest,
-            batch_tokens=BATCH_TOKENS,
+            batch_tokens=batch_tokens,
             pack=of_pack,
             slots=[slot for slot in in_pack for _ in prompts] if of_pack is not None else None,
             on_batch=on_batch,
@@ -86,6 +88,28 @@ def judge_answers(answers: Sequence[Answer], examples: Sequence[Example]) -> Ans
         rouge_l_E=rouge_l(texts, expected),
         chrf_E=chrf(texts, expected),
     )
+
+
+def answered(
+    run_id: str, step: int, data_fingerprint: str, answers: Sequence[Answer], examples: Sequence[Example]
+) -> Answered:
+    """A run's answers to its test examples, judged, as a record."""
+    rows = tuple(answer_rows(judge_answers(answers, examples), examples))
+    return Answered(run_id=run_id, split="test", step=step, data_fingerprint=data_fingerprint, answers=rows)
+
+
+def answer_rows(judged: AnswerScores, examples: Sequence[Example]) -> Iterator[WrittenAnswer]:
+    """Answers as plain values, one by one."""
+    for index, (example, text) in enumerate(zip(examples, judged.texts, strict=True)):
+        yield WrittenAnswer(
+            question=example.question,
+            expected=example.output,
+            written=text,
+            num_tokens=int(judged.tokens_E[index]),
+            exact_match=bool(judged.exact_E[index]),
+            rouge_l=float(judged.rouge_l_E[index]),
+            chrf=float(judged.chrf_E[index]),
+        )
 
 
 def example_scores(

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from rankwise.data.batches import Row
 from rankwise.data.examples import TokenizedExample
-from rankwise.evaluation.calibration import NUM_BINS, confidence_gaps
+from rankwise.evaluation.calibration import NUM_BINS, calibration_error, confidence_gaps
 from rankwise.lora.pack import AdapterPack
 from rankwise.models.answer_loss import TokenLosses
 from rankwise.packing.forward import token_losses
@@ -39,6 +39,9 @@ class Scores:
             token_accuracy=float(self.correct_tokens_E.sum() / num_tokens),
             num_examples=len(self.loss_nats_E),
             num_answer_tokens=num_tokens,
+            calibration_error=float(
+                calibration_error(np.append(self.confidence_gap_EB.sum(axis=0), num_tokens).astype(np.float64))
+            ),
             example_loss_nats=self.loss_nats_E,
             example_answer_tokens=self.answer_tokens_E,
             example_correct_tokens=self.correct_tokens_E,

@@ -14,13 +14,10 @@ from rankwise.evaluation.metrics import ExampleScores
 from rankwise.execution.adapter_record import AdapterRecord
 from rankwise.execution.load_adapted import NamedModel
 from rankwise.execution.side_by_side import SideBySide
-from rankwise.models.load import LoadedBase
 from rankwise.study.config import DataSettings
 
 NUM_EXAMPLES = 200
 """Scored where nothing else is said."""
-MAX_GENERAL_TOKENS = 1024
-"""Longest passage of general text, where the model's context allows as much."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -139,13 +136,3 @@ def _agreeing(known: Sequence[DataSettings], template: str | None, max_tokens: i
 
 def _place(source: str) -> Path:
     return Path(source).expanduser().absolute()
-
-
-def context_tokens(base: LoadedBase) -> int:
-    """Longest sequence that the model has positions for; 2,048 where its configuration names none."""
-    return int(getattr(base.model.config.get_text_config(), "max_position_embeddings", None) or 2048)
-
-
-def general_tokens(base: LoadedBase) -> int:
-    """Longest passage of general text that is scored: what the model takes whole."""
-    return min(MAX_GENERAL_TOKENS, context_tokens(base))

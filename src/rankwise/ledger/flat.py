@@ -37,6 +37,7 @@ _SCORES: Mapping[str, ColumnKind] = dict.fromkeys(
         "test_loss",
         "test_perplexity",
         "test_token_accuracy",
+        "test_calibration_error",
     ),
     "float",
 )
@@ -54,8 +55,8 @@ _AFTER_SCORES: Mapping[str, ColumnKind] = {
     "finished_at": "time",
 }
 RUN_COLUMNS: Mapping[str, ColumnKind] = MappingProxyType({**_BEFORE_SCORES, **_SCORES, **_AFTER_SCORES})
-"""The columns that every table of runs has, in their order. Scores of another name stand between `test_token_accuracy`
-and `steps`."""
+"""The columns that every table of runs has, in their order. Scores of another name (exact match, forgetting) stand
+between `test_calibration_error` and `steps`."""
 
 
 def run_columns(runs: list[RunRow]) -> dict[str, ColumnKind]:

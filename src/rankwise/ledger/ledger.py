@@ -14,7 +14,7 @@ from rankwise.ledger import claims, reading, studies
 from rankwise.ledger.claims import STALE_AFTER_S
 from rankwise.ledger.connection import DEFAULT_URL, connect, describe, parse_url, transaction, use_write_ahead_log
 from rankwise.ledger.migrations import is_current, migrate
-from rankwise.ledger.results import RunRow, RunStatus, StudyResults
+from rankwise.ledger.results import AnswerRow, RunRow, RunStatus, StudyResults
 from rankwise.ledger.writing import write_records
 from rankwise.records import Record
 from rankwise.study.config import Study
@@ -192,6 +192,11 @@ class Ledger:
         """The run whose id begins with `prefix`, if it is the only one."""
         with self._read() as connection:
             return reading.one_run(connection, prefix)
+
+    def answers(self, run_id: str) -> tuple[AnswerRow, ...]:
+        """What a finished run answered to its test examples, in their order; empty where its study did not ask."""
+        with self._read() as connection:
+            return reading.answers(connection, run_id)
 
     def run_status(self, run_ids: Sequence[str]) -> dict[str, RunStatus]:
         with self._read() as connection:

@@ -63,6 +63,27 @@ def add_outcomes_and_traces(connection: Connection) -> None:
     version_2.create_all(connection, tables=new, checkfirst=False)
 
 
+def add_answers(connection: Connection) -> None:
+    """Version 3: calibration error of each evaluation, and the answers that runs wrote to which questions."""
+    _add_column(connection, "evaluations", "calibration_error", Double())
+    version_3 = MetaData()
+    Table("runs", version_3, Column("id", String(64), primary_key=True))
+    questions = Table(
+        "questions", version_3, Column("data_fingerprint", String(64), primary_key=True),
+        Column("split", String(16), primary_key=True),
+        Column("position", Integer, primary_key=True, autoincrement=False), Column("question", Text, nullable=False),
+        Column("expected", Text, nullable=False), sqlite_with_rowid=False,
+    )  # fmt: skip
+    run_id, step, position = _key("step", "position")
+    answers = Table(
+        "answers", version_3, run_id, Column("split", String(16), primary_key=True), step, position,
+        Column("data_fingerprint", String(64), nullable=False), Column("written", Text, nullable=False),
+        Column("num_tokens", Integer, nullable=False), Column("exact_match", Integer, nullable=False),
+        Column("rouge_l", Double, nullable=False), Column("chrf", Double, nullable=False), sqlite_with_rowid=False,
+    )  # fmt: skip
+    version_3.create_all(connection, tables=(questions, answers), checkfirst=False)
+
+
 def _add_column(connection: Connection, table: str, name: str, kind: TypeEngine[Any], rest: str = "") -> None:
     type_name = kind.compile(dialect=connection.dialect)
     connection.execute(text(f"ALTER TABLE {table} ADD COLUMN {name} {type_name} {rest}"))
@@ -74,7 +95,7 @@ def _key(*names: str) -> tuple[Column[Any], ...]:
     return run_id, *(Column(name, Integer, primary_key=True, autoincrement=False) for name in names)
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (create_tables, add_outcomes_and_traces)
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (create_tables, add_outcomes_and_traces, add_answers)
 """Version n is the database after the first n of them."""
 
 

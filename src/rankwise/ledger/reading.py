@@ -8,18 +8,20 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, RowMapping, Select, select
+from sqlalchemy import Connection, RowMapping, Select, and_, func, select
 
 from rankwise.errors import LedgerError
 from rankwise.ledger.connection import describe
-from rankwise.ledger.results import CurvePoint, RunRow, StudyResults
+from rankwise.ledger.results import AnswerRow, CurvePoint, RunRow, StudyResults
 from rankwise.ledger.schema import (
     ALLOCATIONS,
+    ANSWERS,
     ENVIRONMENTS,
     EVALUATIONS,
     EXAMPLE_LOSSES,
     MEASUREMENTS,
     OUTCOMES,
+    QUESTIONS,
     REVISIONS,
     RUNS,
     STUDIES,
@@ -37,6 +39,10 @@ _COPIED = tuple(column.name for column in RUNS.columns if column.name in {f.name
 """Columns of `runs` that `RunRow` has under the same names and with the same meaning."""
 
 
+ANSWER_SCORES = ("exact_match", "rouge_l", "chrf")
+"""Columns of `answers` whose means are scores."""
+
+
 @dataclass
 class _Parts:
     """What other tables hold about one run."""
@@ -50,6 +56,8 @@ class _Parts:
     learning_rate_curve: list[CurvePoint] = field(default_factory=list)
     evaluations: list[RowMapping] = field(default_factory=list)
     """In the order of their steps."""
+    answers: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By split the means over the answers after the last step."""
     test_arrays: defaultdict[int | None, dict[str, np.ndarray]] = field(default_factory=lambda: defaultdict(dict))
     """By step, then by name."""
 
@@ -168,13 +176,19 @@ def _scores(status: str, parts: _Parts) -> dict[str, float]:
     scores: dict[str, float] = {}
     for evaluation in parts.evaluations:
         split, loss = evaluation["split"], _number(evaluation["loss_nats"])
-        if split == "validation" and evaluation["step"] == 0:
-            scores["initial_validation_loss"] = loss
+        if split in ("validation", "general") and evaluation["step"] == 0:
+            scores[f"initial_{split}_loss"] = loss
         if status == "finished" and evaluation["step"] == _last_step(parts, split):
             scores[f"{split}_loss"] = loss
-            scores[f"{split}_token_accuracy"] = _number(evaluation["token_accuracy"])
+            if split != "general":
+                scores[f"{split}_token_accuracy"] = _number(evaluation["token_accuracy"])
             if split == "test":
                 scores["test_perplexity"] = float(np.exp(loss))
+                if evaluation["calibration_error"] is not None:
+                    scores["test_calibration_error"] = evaluation["calibration_error"]
+                scores |= {f"test_{name}": mean for name, mean in parts.answers.get("test", {}).items()}
+    if "general_loss" in scores and "initial_general_loss" in scores:
+        scores["forgetting"] = scores["general_loss"] - scores["initial_general_loss"]
     return scores
 
 
@@ -192,6 +206,7 @@ def _load_parts(connection: Connection, run_ids: RunIds, with_details: bool) -> 
     of_runs = EVALUATIONS.c.run_id.in_(run_ids)
     for row in connection.execute(select(EVALUATIONS).where(of_runs).order_by(EVALUATIONS.c.step)).mappings():
         parts[row["run_id"]].evaluations.append(row)
+    _load_answer_means(connection, run_ids, parts)
     if with_details:
         _load_sites(connection, run_ids, parts)
         _load_outcomes(connection, run_ids, parts)
@@ -199,6 +214,41 @@ def _load_parts(connection: Connection, run_ids: RunIds, with_details: bool) -> 
         _load_traces(connection, run_ids, parts)
         _load_test_arrays(connection, run_ids, parts)
     return parts
+
+
+def _load_answer_means(connection: Connection, run_ids: RunIds, parts: defaultdict[str, _Parts]) -> None:
+    key = (ANSWERS.c.run_id, ANSWERS.c.split, ANSWERS.c.step)
+    means = [func.avg(ANSWERS.c[name]) for name in ANSWER_SCORES]
+    query = select(*key, *means).where(ANSWERS.c.run_id.in_(run_ids)).group_by(*key).order_by(*key)
+    for run_id, split, _, *values in connection.execute(query):
+        parts[run_id].answers[split] = dict(zip(ANSWER_SCORES, map(float, values), strict=True))
+
+
+def answers(connection: Connection, run_id: str) -> tuple[AnswerRow, ...]:
+    """What a run answered to its test examples after its last step, with the loss of each expected answer."""
+    of_run = (ANSWERS.c.run_id == run_id) & (ANSWERS.c.split == "test")
+    last = select(func.max(ANSWERS.c.step)).where(of_run).scalar_subquery()
+    same = [QUESTIONS.c[name] == ANSWERS.c[name] for name in ("data_fingerprint", "split", "position")]
+    query = (
+        select(ANSWERS, QUESTIONS.c.question, QUESTIONS.c.expected)
+        .join(QUESTIONS, and_(*same))
+        .where(of_run & (ANSWERS.c.step == last))
+        .order_by(ANSWERS.c.position)
+    )
+    losses = one_run(connection, run_id).example_loss_nats
+    return tuple(
+        AnswerRow(
+            question=row["question"],
+            expected=row["expected"],
+            written=row["written"],
+            num_tokens=row["num_tokens"],
+            exact_match=bool(row["exact_match"]),
+            rouge_l=row["rouge_l"],
+            chrf=row["chrf"],
+            loss_nats=None if losses is None else float(losses[row["position"]]),
+        )
+        for row in connection.execute(query).mappings()
+    )
 
 
 def _load_sites(connection: Connection, run_ids: RunIds, parts: defaultdict[str, _Parts]) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rankwise.records import RanksRevised, SiteAllocation, SiteOutcome, StepTrace
+from rankwise.records import RanksRevised, SiteAllocation, SiteOutcome, StepTrace, WrittenAnswer
 
 RunStatus = Literal["pending", "running", "finished", "diverged", "failed"]
 
@@ -15,6 +15,14 @@ RunStatus = Literal["pending", "running", "finished", "diverged", "failed"]
 class CurvePoint:
     step: int
     value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerRow(WrittenAnswer):
+    """What a run wrote after one test prompt."""
+
+    loss_nats: float | None
+    """Summed over the tokens of the expected answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +57,9 @@ class RunRow:
     """In the order of the steps."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """`validation_loss`, `test_loss` (nats per answer token), `test_perplexity`, `test_token_accuracy`,
-    `validation_token_accuracy`, `initial_validation_loss` (before the first step)."""
+    `validation_token_accuracy`, `initial_validation_loss` (before the first step), `test_calibration_error`; where the
+    study asked for them `test_exact_match`, `test_rouge_l`, `test_chrf`, and `forgetting`: `general_loss` less
+    `initial_general_loss`, in nats per token of general text."""
     example_loss_nats: np.ndarray | None = None
     """Summed test loss of each example (num_examples,)."""
     example_answer_tokens: np.ndarray | None = None

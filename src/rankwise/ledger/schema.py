@@ -181,6 +181,36 @@ EVALUATIONS = Table(
     Column("token_accuracy", Double),
     Column("num_examples", BigInteger, nullable=False),
     Column("num_answer_tokens", BigInteger, nullable=False),
+    Column("calibration_error", Double),
+)
+
+# What runs were asked, once for all runs of the same data.
+QUESTIONS = Table(
+    "questions",
+    METADATA,
+    Column("data_fingerprint", String(64), primary_key=True),
+    Column("split", String(16), primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("question", Text, nullable=False),
+    Column("expected", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# What each run answered, in the order of its questions.
+ANSWERS = Table(
+    "answers",
+    METADATA,
+    _run_id(),
+    Column("split", String(16), primary_key=True),
+    Column("step", Integer, primary_key=True, autoincrement=False),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("data_fingerprint", String(64), nullable=False),
+    Column("written", Text, nullable=False),
+    Column("num_tokens", Integer, nullable=False),
+    Column("exact_match", Integer, nullable=False),
+    Column("rouge_l", Double, nullable=False),
+    Column("chrf", Double, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 EXAMPLE_LOSSES = Table(

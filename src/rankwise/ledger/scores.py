@@ -17,6 +17,13 @@ SCORE_NAMES = (
     "validation_loss",
     "validation_token_accuracy",
     "initial_validation_loss",
+    "test_calibration_error",
+    "test_exact_match",
+    "test_rouge_l",
+    "test_chrf",
+    "general_loss",
+    "initial_general_loss",
+    "forgetting",
 )
 
 

@@ -7,18 +7,21 @@ from typing import Any, TypeVar
 import numpy as np
 from sqlalchemy import Connection, Table, delete, insert, update
 
-from rankwise.ledger.connection import upsert
+from rankwise.ledger.connection import insert_missing, upsert
 from rankwise.ledger.schema import (
     ALLOCATIONS,
+    ANSWERS,
     EVALUATIONS,
     EXAMPLE_LOSSES,
     MEASUREMENTS,
     OUTCOMES,
+    QUESTIONS,
     REVISIONS,
     RUNS,
     TRACES,
 )
 from rankwise.records import (
+    Answered,
     Evaluated,
     RanksRevised,
     Record,
@@ -45,6 +48,9 @@ def write_records(connection: Connection, records: Sequence[Record]) -> None:
     upsert(connection, TRACES, [row for trace in _of_kind(records, StepTrace) for row in _trace_rows(trace)])
     upsert(connection, REVISIONS, [_revision_row(revision) for revision in _of_kind(records, RanksRevised)])
     _write_evaluations(connection, _of_kind(records, Evaluated))
+    answered = _of_kind(records, Answered)
+    insert_missing(connection, QUESTIONS, [row for record in answered for row in _question_rows(record)])
+    upsert(connection, ANSWERS, [row for record in answered for row in _answer_rows(record)])
     for audited in _of_kind(records, RunAudited):
         _write_outcome(connection, audited)
     for diverged in _of_kind(records, RunDiverged):
@@ -120,13 +126,42 @@ def _example_rows(record: Evaluated) -> list[dict[str, Any]]:
     ]
 
 
+def _question_rows(record: Answered) -> list[dict[str, Any]]:
+    key = {"data_fingerprint": record.data_fingerprint, "split": record.split}
+    return [
+        {**key, "position": position, "question": answer.question, "expected": answer.expected}
+        for position, answer in enumerate(record.answers)
+    ]
+
+
+def _answer_rows(record: Answered) -> list[dict[str, Any]]:
+    key = {
+        "run_id": record.run_id,
+        "split": record.split,
+        "step": record.step,
+        "data_fingerprint": record.data_fingerprint,
+    }
+    return [
+        {
+            **key,
+            "position": position,
+            "written": answer.written,
+            "num_tokens": answer.num_tokens,
+            "exact_match": int(answer.exact_match),
+            "rouge_l": answer.rouge_l,
+            "chrf": answer.chrf,
+        }
+        for position, answer in enumerate(record.answers)
+    ]
+
+
 def _write_finish(connection: Connection, record: RunFinished) -> None:
     values = {name: value for name, value in vars(record).items() if name != "run_id"}
     if record.status == "finished":
         values |= {"diverged_step": None, "diverged_cause": None}
     _set_on_run(connection, record.run_id, **values, error=None, finished_at=time.time())
     # An attempt that died may have come further than the one that now ended (a run that diverged earlier).
-    for table in (MEASUREMENTS, TRACES, REVISIONS, EVALUATIONS):
+    for table in (MEASUREMENTS, TRACES, REVISIONS, EVALUATIONS, ANSWERS):
         beyond = (table.c.run_id == record.run_id) & (table.c.step > record.steps)
         connection.execute(delete(table).where(beyond))
 

@@ -169,6 +169,16 @@ class TrainSettings(Settings):
     """Validation loss is measured each time this share of the steps is done, and at the end."""
 
 
+class EvaluateSettings(Settings):
+    """What is measured at the end of reported runs beside the loss. It changes no training, but a run that measured it
+    is another run than one that did not."""
+
+    generate: bool = False
+    """Write answers to the test examples and compare them with the expected ones: exact match, ROUGE-L, chrF."""
+    forgetting: bool = False
+    """Score general text before and after training."""
+
+
 class CompareSettings(Settings):
     """The declared family of comparisons."""
 
@@ -210,6 +220,8 @@ class Arm(Settings):
     `loraga`)."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout on the adapter's input."""
+    evaluate: EvaluateSettings = EvaluateSettings()
+    """What is measured at the end of reported runs beside the loss."""
 
     @field_validator("init")
     @classmethod

@@ -23,6 +23,7 @@ take another run's result."""
 NEUTRAL: Final[dict[str, dict[str, Any]]] = {
     "base": {"double_quantization": True, "compute_dtype": "auto"},
     "train": {"lora_plus_ratio": 1.0, "lr_factors": None},
+    "evaluate": {"generate": False, "forgetting": False},
 }
 """Settings of a section that came after the first ledgers: left out where they do nothing, so older runs keep their
 ids."""
@@ -62,6 +63,8 @@ class Run(Settings):
             arm[section] = {
                 key: value for key, value in arm[section].items() if key not in neutral or value != neutral[key]
             }
+        if not arm["evaluate"] or not self.scores_test:  # what is measured at the end of reported runs only
+            del arm["evaluate"]
         return {
             "numerics": NUMERICS_VERSION,
             "arm": arm,

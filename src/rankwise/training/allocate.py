@@ -13,7 +13,10 @@ import numpy as np
 
 from rankwise.allocation import RankMap, Signal, Site, SiteView, allocate, resolve_budget
 from rankwise.allocation.strategies.eva import LARGEST_RHO
+from rankwise.data.examples import TokenizedExample
+from rankwise.data.general import GENERAL, load_general
 from rankwise.data.prepare import PreparedData
+from rankwise.evaluation.forgetting import general_tokens
 from rankwise.models.load import LoadedBase
 from rankwise.models.sites import find_sites
 from rankwise.probing.measure import Measurement, measure
@@ -57,6 +60,8 @@ class Allocator:
 
     base: LoadedBase
     _probes: dict[tuple[Signal, _Place], _Probe] = field(default_factory=dict)
+    _general: tuple[TokenizedExample, ...] = ()
+    """General text, once a run has asked for it."""
     _initialiser: Initialiser = field(init=False)
 
     def __post_init__(self) -> None:
@@ -132,10 +137,17 @@ class Allocator:
             run=request.run,
             rank_map=rank_map,
             data=request.data,
+            general=self._general_text() if request.run.arm.evaluate.forgetting else (),
             initial=start.initial,
             probe_wall_s=sum(walls_s, start.wall_s),
             probe_peak_memory_bytes=max([*peaks_bytes, start.peak_memory_bytes]),
         )
+
+    def _general_text(self) -> tuple[TokenizedExample, ...]:
+        if not self._general:
+            max_tokens = general_tokens(self.base.model)
+            self._general = load_general(GENERAL, self.base.tokenizer, max_tokens=max_tokens).passages
+        return self._general
 
 
 def plan_rank_map(run: Run, sites: tuple[Site, ...], base_params: int, signals: Mapping[Signal, np.ndarray]) -> RankMap:

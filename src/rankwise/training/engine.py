@@ -7,6 +7,7 @@ neighbours: tests hold its losses against training alone, and training alone aga
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from rankwise.data.batches import MicroBatch, Row
 from rankwise.data.examples import TokenizedExample
 from rankwise.data.prepare import PreparedData
 from rankwise.errors import AuditError
+from rankwise.evaluation.held_out import answer_examples, answered
 from rankwise.evaluation.loss import Scores, score_slots
 from rankwise.lora.dropout import RowDraw, RowDropout
 from rankwise.lora.init.rule import InitialAdapter
@@ -36,6 +38,7 @@ from rankwise.records import (
     RunFailed,
     RunFinished,
     SiteAllocation,
+    Split,
     StepDone,
 )
 from rankwise.study.runs import Run
@@ -55,6 +58,8 @@ class AllocatedRun:
     run: Run
     rank_map: RankMap
     data: PreparedData
+    general: tuple[TokenizedExample, ...] = ()
+    """Text that is scored before and after training; empty where forgetting is not asked for."""
     initial: InitialAdapter | None = None
     """Where the adapter starts; None: drawn from the run's seed."""
     probe_wall_s: float = 0.0
@@ -330,23 +335,65 @@ class _PackTraining:
         own = self._score(self.pack, moved) if moved else {}
         for slot in self.slots:
             slot.wall_s += (time.monotonic() - started) / len(self.slots)
-        return [
+        return self._general_untrained() + [
             own.get(k, scored[r.data.fingerprint]).to_record(r.run.id, "validation", 0) for k, r in enumerate(self.runs)
         ]
 
+    def _general_untrained(self) -> list[Record]:
+        """General text of the base alone, which is what all runs forget from; scored once."""
+        asked = [slot for slot in self.slots if self._measures_forgetting(slot)]
+        if not asked:
+            return []
+        scores = self._score(None, {0: self.runs[asked[0].number].general})[0]
+        return [scores.to_record(slot.run.id, "general", 0) for slot in asked]
+
+    def _measures_forgetting(self, slot: Slot) -> bool:
+        return slot.run.scores_test and bool(self.runs[slot.number].general)
+
     def _evaluate(self, due: Sequence[Slot]) -> list[Record]:
-        """Validation for all slots that are due, and test for those that are done and report it."""
+        """Validation for all slots that are due; test, and what else was asked for, for those that are done and report
+        it."""
         records: list[Record] = []
-        for split in ("validation", "test"):
-            chosen = [s for s in due if split == "validation" or (s.is_done and s.run.scores_test)]
+        reporting = [s for s in due if s.is_done and s.run.scores_test]
+        forgetting = [s for s in reporting if self._measures_forgetting(s)]
+        splits: tuple[tuple[Split, Sequence[Slot]], ...] = (
+            ("validation", due),
+            ("test", reporting),
+            ("general", forgetting),
+        )
+        for split, chosen in splits:
             started = time.monotonic()
-            examples = {s.number: getattr(self.runs[s.number].data, split) for s in chosen}
-            scores = self._score(self.pack, examples)
+            scores = self._score(self.pack, {s.number: self._examples(s, split) for s in chosen})
             # Rows of a frozen slot stay in the mix, as in training: leaving them out would change its neighbours' bits.
             records += [scores[s.number].to_record(s.run.id, split, s.step) for s in chosen if s.diverged is None]
             for slot in chosen:
                 slot.wall_s += (time.monotonic() - started) / len(chosen)
+        return records + self._answer(reporting)
+
+    def _examples(self, slot: Slot, split: Split) -> Sequence[TokenizedExample]:
+        run = self.runs[slot.number]
+        return run.general if split == "general" else getattr(run.data, split)
+
+    def _answer(self, reporting: Sequence[Slot]) -> list[Record]:
+        """Answers to the test examples of all slots that ask for them, those of one data set together."""
+        by_data: dict[str, list[Slot]] = defaultdict(list)
+        for slot in reporting:
+            if slot.run.arm.evaluate.generate and slot.diverged is None and self._has_prompts(slot):
+                by_data[self.runs[slot.number].data.fingerprint].append(slot)
+        records: list[Record] = []
+        for fingerprint, slots in by_data.items():
+            started = time.monotonic()
+            data = self.runs[slots[0].number].data
+            numbers = [slot.number for slot in slots]
+            written = answer_examples(self.base, self.pack, numbers, data.test, batch_tokens=self.options.eval_tokens)
+            for slot, answers in zip(slots, written, strict=True):
+                records.append(answered(slot.run.id, slot.step, fingerprint, answers, data.examples["test"]))
+                slot.wall_s += (time.monotonic() - started) / len(slots)
         return records
+
+    def _has_prompts(self, slot: Slot) -> bool:
+        """Plain text has none, so there is nothing to answer."""
+        return self.runs[slot.number].data.examples["test"][0].has_prompt
 
     def _score(self, pack: AdapterPack | None, examples: dict[int, Sequence[TokenizedExample]]) -> dict[int, Scores]:
         return score_slots(

@@ -1,0 +1,51 @@
+"""A study that asks for answers and forgetting: the ledger then holds what `rankwise evaluate` says of its adapters."""
+
+from dataclasses import replace
+
+import pytest
+
+from rankwise.data.general import GENERAL, load_general
+from rankwise.data.prepare import prepare_data
+from rankwise.evaluation.held_out import answer_examples, score_examples
+from rankwise.execution.load_adapted import load_adapted
+from rankwise.execution.run_study import StudyOptions, run_study
+from rankwise.ledger import open_ledger
+from rankwise.study import parse_study
+
+STUDY = """
+name: measured
+hypothesis: Answers are kept.
+data: {train: 8, validation: 2, test: 6}
+budget: {rank: 2}
+scaling: {rule: constant, scale: 2.0}
+train: {epochs: 1, batch_size: 4, learning_rates: [1.0e-2]}
+evaluate: {generate: true, forgetting: true}
+arms: [uniform]
+seeds: 1
+"""
+
+
+def few_passages(source, tokenizer, *, max_tokens):
+    """The first four, which is quicker."""
+    found = load_general(source, tokenizer, max_tokens=max_tokens)
+    return replace(found, passages=found.passages[:4])
+
+
+def test_answers_and_forgetting_are_in_the_ledger(tmp_path, monkeypatch):
+    monkeypatch.setattr("rankwise.training.allocate.load_general", few_passages)
+    study = parse_study(STUDY, origin="study.yaml")
+    with open_ledger(str(tmp_path / "ledger.db")) as ledger:
+        [run] = run_study(study, ledger, StudyOptions(out=tmp_path / "out")).reported("uniform")
+        answers = ledger.answers(run.id)
+    base, _ = load_adapted(str(tmp_path / "out" / "adapters" / run.id))
+    data = prepare_data(study.arms[0].data, base.tokenizer)
+    [written] = answer_examples(base, None, (None,), data.test)
+    assert [answer.written for answer in answers] == [answer.text for answer in written]
+    assert [answer.expected for answer in answers] == [example.output for example in data.examples["test"]]
+    assert run.scores["test_exact_match"] == sum(answer.exact_match for answer in answers) / 6
+    general = few_passages(GENERAL, base.tokenizer, max_tokens=256)
+    [after] = score_examples(base, None, (None,), general.passages)
+    expected = after.loss_nats_E.sum() / after.answer_tokens_E.sum()
+    assert run.scores["general_loss"] == pytest.approx(expected, rel=1e-5)
+    assert run.scores["forgetting"] == run.scores["general_loss"] - run.scores["initial_general_loss"]
+    assert abs(run.scores["forgetting"]) > 1e-3
