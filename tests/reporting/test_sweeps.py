@@ -133,6 +133,16 @@ def test_layers_are_compared_at_equal_parameters_and_at_equal_rank(sets):
     assert "attention-r4" not in text, "no other arm has its budget or its rank"
 
 
+def test_mlp_is_also_set_against_attention(sets):
+    study = with_settings(
+        sets, lambda arm: {"targets": {"mlp": "mlp", "attention": "attention"}.get(arm, "all-linear")}
+    )
+    comparison = compare_arms(study)
+    contrast = comparison.sweeps[0].contrast("mlp", "attention")
+    assert contrast.estimate.value == pytest.approx((losses(sets, "mlp") - losses(sets, "attention")).mean())
+    assert f" mlp against attention: −{-contrast.estimate.value:.4f} [−0.1" in answers_section(comparison)
+
+
 def test_bits_are_compared_rank_by_rank_with_what_they_save(bits):
     comparison = compare_arms(alone(bits, lambda arm: 40.0 if "nf4" in arm else 20.0))
     assert [sweep.held for sweep in comparison.sweeps] == ["at rank 8", "at rank 16"]

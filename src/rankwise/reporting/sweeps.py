@@ -10,6 +10,7 @@ S = seeds, R = ranks.
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -112,7 +113,14 @@ def _target_sweeps(results: StudyResults, arms: Sequence[ArmComparison], contras
                 members = [arm for arm in group if held_of[arm] == held]
                 levels = {arm: _targets_in_words(arm_settings(results, arm)["targets"]) for arm in members}
                 if len(set(levels.values())) > 1:
-                    yield _against_reference("targets", f"at {words.format(held)}", levels, "all-linear", contrasts)
+                    found = _against_reference("targets", f"at {words.format(held)}", levels, "all-linear", contrasts)
+                    yield replace(found, contrasts=(*found.contrasts, *_mlp_against_attention(found, contrasts)))
+
+
+def _mlp_against_attention(sweep: Sweep, contrasts: _Contrasts) -> list[Contrast]:
+    """What most published comparisons of layers ask; none where one of them is the reference anyway."""
+    arm_of = {level: arm for arm, level in [*sweep.levels.items()][:0:-1]}  # of two arms of one level the first
+    return contrasts.of(arm_of["mlp"], arm_of["attention"]) if {"mlp", "attention"} <= set(arm_of) else []
 
 
 def _targets_in_words(targets: str | Sequence[str]) -> str:

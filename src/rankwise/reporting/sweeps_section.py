@@ -118,11 +118,19 @@ def _of_rank_costs(sweep: Sweep, comparison: StudyComparison) -> Iterable[str]:
 
 def _of_targets(sweep: Sweep, comparison: StudyComparison) -> Iterable[str]:
     reference = next(iter(sweep.levels))
-    ordered = sorted(sweep.contrasts, key=lambda contrast: contrast.estimate.value)
+    ordered = sorted((c for c in sweep.contrasts if c.reference == reference), key=lambda c: c.estimate.value)
     clauses = [f"{_named(c.arm, comparison)} {format_difference(c.estimate)}{_shown(c)}" for c in ordered]
     yield (
         f"**{sweep.held[0].upper()}{sweep.held[1:]}**, test loss against {escape(reference)} in nats per answer token, "
-        f"n = {ordered[0].estimate.num}: {'; '.join(clauses)}."
+        f"n = {ordered[0].estimate.num}: {'; '.join(clauses)}.{_among_others(sweep, reference)}"
+    )
+
+
+def _among_others(sweep: Sweep, reference: str) -> str:
+    return "".join(
+        f" {escape(c.arm)} against {escape(c.reference)}: {format_difference(c.estimate)}{_shown(c)}."
+        for c in sweep.contrasts
+        if c.reference != reference
     )
 
 

@@ -292,7 +292,8 @@ class Sweep:
     levels: dict[str, str]
     """Arm -> its level in words; of ranks in rising order, else the reference first."""
     contrasts: tuple[Contrast, ...]
-    """Of ranks each against the next lower one, and the last against the first; else each against the reference."""
+    """Of ranks each against the next lower one, and the last against the first; else each against the reference, and of
+    layers also `mlp` against `attention`."""
     bend: Estimate | None = None
     """Of ranks: what a doubling gains in the upper half of the range minus what it gains in the lower half, where a
     gain is a loss that falls. Negative: doublings buy less and less. None where no seed finished at every rank."""
