@@ -17,6 +17,7 @@ def write_page(results: StudyResults, folder: Path) -> Path:
     comparison = compare_arms(results)
     (folder / "figures").mkdir(parents=True)
     drawn = [name for name, draw in FIGURES.items() if draw(results, comparison)]
+    drawn = [name for name in drawn if name != "loss_against_params" or "pareto" not in drawn]
     figures = [FigureFiles(name=name, caption=name, folder=folder / "figures") for name in drawn]
     for figure in figures:
         figure.csv.write_text("name\n" + figure.name + "\n")

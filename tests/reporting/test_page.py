@@ -14,11 +14,11 @@ import pytest
 
 from rankwise.reporting.comparison import compare_arms
 from rankwise.reporting.format import format_difference
-from rankwise.reporting.page import facts
 from rankwise.reporting.page.curves import thin
 from rankwise.reporting.page.facts import held_files, runs_csv, script_json
 from rankwise.reporting.page.plot import linear_scale, log_scale, plain_labels
 from rankwise.reporting.page.prose import Links, sections_of
+from rankwise.reporting.page.render import render_page
 from rankwise.reporting.page.svg import element, marker_path, tip
 from rankwise.reporting.style import MARKERS, FigureFiles
 from tests.reporting.page_of import HOSTILE, write_page
@@ -212,13 +212,13 @@ def unpack(code):
     return gzip.decompress(base64.b64decode(code)).decode()
 
 
-def test_the_largest_data_are_left_out_first(study, tmp_path, monkeypatch):
+def test_the_largest_data_are_left_out_first(study, tmp_path):
     rng = np.random.default_rng(0)
     for name, size in (("small", 10), ("large", 9000)):
         (tmp_path / f"{name}.csv").write_text(rng.bytes(size).hex())
     figures = [FigureFiles(name=name, caption="", folder=tmp_path) for name in ("small", "large")]
-    monkeypatch.setattr(facts, "MOST_DOWNLOAD_BYTES", 10_000)
-    assert set(held_files("{}", study, figures)) == {"comparison.json", "runs.csv", "figures/small.csv"}
+    held = held_files("{}", study, figures, limit_bytes=10_000)
+    assert set(held) == {"comparison.json", "runs.csv", "figures/small.csv"}
 
 
 def test_the_same_study_gives_the_same_page(study, text, tmp_path):
@@ -275,6 +275,26 @@ def test_one_arm_and_one_seed_have_a_page(build_study, tmp_path):
     study = build_study(ARMS[:1], num_seeds=1, num_layers=1, rates=(1e-3,))
     text = write_page(study, tmp_path / "out").read_text(encoding="utf-8")
     assert "one arm, so there is nothing to compare" in " ".join(Parsed(text).texts)
+
+
+def test_a_figure_that_the_page_does_not_draw_is_its_picture(study, folder, tmp_path):
+    (tmp_path / "new.png").write_bytes(b"\x89PNG\r\n")
+    (tmp_path / "new.csv").write_text("a,b\n1,2\n")
+    figure = FigureFiles(name="new", caption="What <is> new.", folder=tmp_path)
+    markdown = "# t\n\n## Part\n\n![new](figures/new.png)\n\n*What &lt;is&gt; new.* [data](figures/new.csv)\n\nMore.\n"
+    page = render_page(study, compare_arms(study), markdown, [figure], comparison_text="{}")
+    assert '<img src="data:image/png;base64,iVBORw0K" alt="What &lt;is&gt; new." class="picture">' in page
+    assert '<figcaption>What &lt;is&gt; new. <button type="button" data-file="figures/new.csv">' in page
+    assert "<p>More.</p>" in page
+    Parsed(page)
+
+
+def test_arms_of_many_budgets_are_shown_with_their_front(build_study, tmp_path):
+    arms = [{"name": f"r{rank}", "strategy": "uniform", "rank": rank, "effect": -rank / 1e3} for rank in (2, 4, 8, 16)]
+    text = write_page(build_study(tuple(arms), num_seeds=3, num_layers=1), tmp_path / "out").read_text(encoding="utf-8")
+    assert 'data-figure="pareto"' in text
+    assert "r16\nstored parameters (thousands): " in text
+    assert "on the front in 100% of the resamples" in text
 
 
 def test_json_for_a_script_ends_no_script_and_has_no_nan():

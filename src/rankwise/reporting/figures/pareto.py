@@ -85,7 +85,7 @@ def draw_pareto(results: StudyResults, comparison: StudyComparison, folder: Path
     if not axes:
         return None
     arms = [arm for arm in comparison.arms if arm.test_loss]
-    fronts = [_front(axis, arms) for axis in axes]
+    fronts = [front_of(axis, arms) for axis in axes]
     styles = arm_styles(results.arm_names, comparison.baseline)
     figure = new_figure(DOUBLE_COLUMN_IN, 2.5 + 0.14 * -(-len(arms) // 4))
     panels = figure.subplots(1, len(axes), sharey=True, squeeze=False)[0]
@@ -97,20 +97,27 @@ def draw_pareto(results: StudyResults, comparison: StudyComparison, folder: Path
     figure.legend(
         [handles[i] for i in best_first], [labels[i] for i in best_first], loc="outside lower center", ncols=4
     )
-    caption = (
+    caption = caption_of(comparison, axes, fronts, arms)
+    return save_figure(figure, folder, "pareto", caption, HEADER, _rows_of(axes, fronts, arms))
+
+
+def caption_of(
+    comparison: StudyComparison, axes: Sequence[CostAxis], fronts: Sequence[ParetoFront], arms: Sequence[ArmComparison]
+) -> str:
+    return (
         "Test loss against what an arm costs. Line: the front of means, arms that no other beats on both. Filled: on "
         f"the front in {SURE_FRAC:.0%} or more of {NUM_RESAMPLES:,} paired resamples of {fronts[0].n} seeds; half "
         f"filled: in {DOUBTFUL_FRAC:.0%} or more; hollow: in fewer. Bars: {comparison.level:.0%} interval of the "
         f"difference to {comparison.baseline}, paired by seed, around the arm's mean.{_about_solo(axes, arms)}"
     )
-    return save_figure(figure, folder, "pareto", caption, HEADER, _rows_of(axes, fronts, arms))
 
 
-def _front(axis: CostAxis, arms: Sequence[ArmComparison]) -> ParetoFront:
+def front_of(axis: CostAxis, arms: Sequence[ArmComparison]) -> ParetoFront:
+    """The front along one cost, and how sure it is."""
     losses = [_losses(arm) for arm in arms]
     loss_AS = np.array([[found[seed] for seed in sorted(_shared_seeds(arms))] for found in losses])
     rng = stream(0, "bootstrap", "pareto", axis.name)
-    return pareto_front([_cost(axis, arm) for arm in arms], loss_AS, rng=rng, num_resamples=NUM_RESAMPLES)
+    return pareto_front([cost_of(axis, arm) for arm in arms], loss_AS, rng=rng, num_resamples=NUM_RESAMPLES)
 
 
 def _shared_seeds(arms: Sequence[ArmComparison]) -> set[int]:
@@ -139,14 +146,14 @@ def _about_solo(axes: Sequence[CostAxis], arms: Sequence[ArmComparison]) -> str:
 def _draw_panel(
     panel: Axes, axis: CostAxis, front: ParetoFront, arms: Sequence[ArmComparison], styles: dict[str, ArmStyle]
 ) -> None:
-    costs = [_cost(axis, arm) for arm in arms]
+    costs = [cost_of(axis, arm) for arm in arms]
     if max(costs) / min(costs) > LOG_FROM:
         panel.set_xscale("log")
         panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
         panel.xaxis.set_major_formatter(ScalarFormatter())
         panel.xaxis.set_minor_formatter(NullFormatter())
     on_front = sorted(
-        (_cost(axis, arm), _loss(arm)) for arm, is_on in zip(arms, front.is_on_front_A, strict=True) if is_on
+        (cost_of(axis, arm), loss_of(arm)) for arm, is_on in zip(arms, front.is_on_front_A, strict=True) if is_on
     )
     panel.step(*zip(*on_front, strict=True), where="post", color=NEUTRAL, linewidth=0.8, zorder=1)
     for arm, frac in zip(arms, front.on_front_frac_A, strict=True):
@@ -157,8 +164,8 @@ def _draw_panel(
 
 
 def _draw_point(panel: Axes, axis: CostAxis, arm: ArmComparison, style: ArmStyle, on_front_frac: float) -> None:
-    cost, loss = _cost(axis, arm), _loss(arm)
-    low, high = _bar(arm)
+    cost, loss = cost_of(axis, arm), loss_of(arm)
+    low, high = paired_bar(arm)
     if low is not None and high is not None:
         panel.vlines(cost, low, high, color=style.colour, linewidth=1.0, zorder=2)
     fill = "full" if on_front_frac >= SURE_FRAC else "left" if on_front_frac >= DOUBTFUL_FRAC else "none"
@@ -169,22 +176,22 @@ def _draw_point(panel: Axes, axis: CostAxis, arm: ArmComparison, style: ArmStyle
     )  # fmt: skip
 
 
-def _cost(axis: CostAxis, arm: ArmComparison) -> float:
+def cost_of(axis: CostAxis, arm: ArmComparison) -> float:
     cost = axis.of(arm)
     assert cost is not None
     return cost
 
 
-def _loss(arm: ArmComparison) -> float:
+def loss_of(arm: ArmComparison) -> float:
     assert arm.test_loss is not None
     return arm.test_loss.value
 
 
-def _bar(arm: ArmComparison) -> tuple[float | None, float | None]:
+def paired_bar(arm: ArmComparison) -> tuple[float | None, float | None]:
     """The interval of the arm's difference to the baseline, moved to its mean; none for the baseline."""
     if arm.difference is None or arm.difference.estimate.low is None or arm.difference.estimate.high is None:
         return None, None
-    shift = _loss(arm) - arm.difference.estimate.value
+    shift = loss_of(arm) - arm.difference.estimate.value
     return arm.difference.estimate.low + shift, arm.difference.estimate.high + shift
 
 
@@ -194,4 +201,4 @@ def _rows_of(
     for axis, front in zip(axes, fronts, strict=True):
         for arm, is_on, frac in zip(arms, front.is_on_front_A, front.on_front_frac_A, strict=True):
             solo = arm.solo.num_runs if arm.solo and axis.name != "params" else None
-            yield arm.name, axis.name, _cost(axis, arm), _loss(arm), *_bar(arm), int(is_on), float(frac), solo
+            yield arm.name, axis.name, cost_of(axis, arm), loss_of(arm), *paired_bar(arm), int(is_on), float(frac), solo

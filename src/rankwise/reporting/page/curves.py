@@ -17,6 +17,8 @@ from rankwise.statistics.curves import CurveBand
 
 MOST_POINTS = 60_000
 """Of all training curves together; longer ones are thinned evenly, so that the page stays small."""
+MOST_BANDS = 6
+"""Arms whose bands still tell apart when they lie over each other."""
 MOST_POINTS_OF_ONE, FEWEST_POINTS_OF_ONE = 120, 12
 
 Band = tuple[np.ndarray, CurveBand]
@@ -43,9 +45,9 @@ def draw_learning_curves(results: StudyResults, comparison: StudyComparison) -> 
     ]
     caption = (
         "Learning curves. Above: mean validation loss of the finished seeds after the first steps (before training all "
-        f"arms are alike), with its pointwise {comparison.level:.0%} band. Below, each arm: training loss of each "
-        f"seed, running mean over {SMOOTHING_FRAC:.0%} of the steps, and its validation loss (markers). Dotted: "
-        f"validation loss of {comparison.baseline}. Cross: a run diverged."
+        f"arms are alike), with its pointwise {comparison.level:.0%} band for up to {MOST_BANDS} arms. Below, each "
+        f"arm: training loss of each seed, running mean over {SMOOTHING_FRAC:.0%} of the steps, and its validation "
+        f"loss (markers). Dotted: validation loss of {comparison.baseline}. Cross: a run diverged."
     )
     return PageFigure(body=together + panels(each, "medium"), caption=caption)
 
@@ -66,7 +68,12 @@ def _together(bands: dict[str, Band], looks: dict[str, Look]) -> Markup:
     losses = [loss for _, band in bands.values() for loss in band.mean_T]
     space = axes(steps, losses, height=300)
     drawn = [
-        of_arm(looks[arm], *_band(space, band), *_means(space, arm, band, looks[arm])) for arm, band in bands.items()
+        of_arm(
+            looks[arm],
+            *(_band(space, band) if len(bands) <= MOST_BANDS else ()),
+            *_means(space, arm, band, looks[arm]),
+        )
+        for arm, band in bands.items()
     ]
     body = space.draw(
         *drawn, x_label="optimizer step", y_label="nats per answer token",

@@ -17,8 +17,6 @@ from rankwise.reporting.page.rank_maps import map_data
 from rankwise.reporting.style import FigureFiles
 from rankwise.reporting.values import StudyComparison
 
-MOST_DOWNLOAD_BYTES = 3_000_000
-"""Of all files that the page holds, compressed and written as text."""
 RUN_COLUMNS = (
     "id", "arm", "purpose", "strategy", "learning_rate", "seed", "status", "error", "steps", "budget_params", "params",
     "stored_params", "held_params", "wall_s", "probe_wall_s", "peak_memory_bytes", "predicted_memory_bytes",
@@ -85,16 +83,19 @@ def runs_csv(results: StudyResults) -> str:
     return stream.getvalue()
 
 
-def held_files(comparison_text: str, results: StudyResults, figures: Sequence[FigureFiles]) -> dict[str, str]:
+def held_files(
+    comparison_text: str, results: StudyResults, figures: Sequence[FigureFiles], *, limit_bytes: int
+) -> dict[str, str]:
     """Name in the results folder -> the file, compressed with gzip and written in base64.
 
-    Together they stay below MOST_DOWNLOAD_BYTES: the largest figures' data are left out first, and lie beside the page.
+    Where they exceed the limit, the largest figures' data are left out first; they lie beside the page. The numbers of
+    the comparison and the runs always stay.
     """
     texts = {"comparison.json": comparison_text, "runs.csv": runs_csv(results)}
     texts |= {f"figures/{figure.name}.csv": figure.csv.read_text(encoding="utf-8") for figure in figures}
     packed = {name: _pack(text) for name, text in texts.items()}
     for name in sorted(packed, key=lambda name: -len(packed[name])):
-        if sum(map(len, packed.values())) <= MOST_DOWNLOAD_BYTES:
+        if sum(map(len, packed.values())) <= limit_bytes:
             break
         if name.startswith("figures/"):
             del packed[name]

@@ -21,6 +21,7 @@ from rankwise.reporting.page.facts import held_files, page_facts, script_json
 from rankwise.reporting.page.figure import Look, PageFigure, arm_looks, legend_key
 from rankwise.reporting.page.forest import draw_forest, outcome_class
 from rankwise.reporting.page.loss_against_params import draw_loss_against_params
+from rankwise.reporting.page.pareto import draw_pareto
 from rankwise.reporting.page.prose import Links, sections_of
 from rankwise.reporting.page.rank_maps import draw_rank_maps
 from rankwise.reporting.page.stability import draw_stability
@@ -30,6 +31,7 @@ from rankwise.reporting.style import BASELINE_COLOUR, OUTCOME_STYLES, FigureFile
 from rankwise.reporting.values import StudyComparison
 
 FIGURES = {
+    "pareto": draw_pareto,
     "differences": draw_forest,
     "loss_against_params": draw_loss_against_params,
     "rank_maps": draw_rank_maps,
@@ -38,6 +40,8 @@ FIGURES = {
     "tuning": draw_tuning,
 }
 """Figures of the report that the page draws itself. Others are shown as they are on paper."""
+MOST_BYTES, MOST_FILE_BYTES = 5_500_000, 3_000_000
+"""Of the page, and of the files that it holds: small enough for mail. The files have what the rest leaves."""
 
 
 def render_page(
@@ -50,11 +54,14 @@ def render_page(
 ) -> str:
     """report.html. `markdown` is RESULTS.md, whose words it has; `comparison_text` is comparison.json."""
     looks = arm_looks(results, comparison)
-    files = held_files(comparison_text, results, figures)
+    drawn = {figure.name: _draw(figure, results, comparison) for figure in figures}
+    facts = script_json(page_facts(results, comparison))
+    used_bytes = len(facts) + 3 * len(markdown) + sum(len(figure.body) for figure in drawn.values())
+    files = held_files(comparison_text, results, figures, limit_bytes=min(MOST_FILE_BYTES, MOST_BYTES - used_bytes))
     links = Links(
         arms={name: look.index for name, look in looks.items()},
         run_ids=frozenset(run.id for run in results.runs),
-        figures={figure.name: _figure(figure, results, comparison, files) for figure in figures},
+        figures={name: _figure(name, figure, files) for name, figure in drawn.items()},
         files=frozenset(files),
     )
     opening, *sections = sections_of(markdown, links)
@@ -65,7 +72,7 @@ def render_page(
         sections=sections,
         arms=[(look.index, one_line(name), legend_key(look)) for name, look in looks.items()],
         seeds=sorted({run.seed for run in results.runs if run.purpose == "report"}),
-        facts=script_json(page_facts(results, comparison)),
+        facts=facts,
         files=files,
         style=Markup(style),  # noqa: S704 - this package's own
         script=Markup(script),  # noqa: S704 - this package's own
@@ -77,16 +84,18 @@ def render_page(
     )
 
 
-def _figure(files: FigureFiles, results: StudyResults, comparison: StudyComparison, held: Mapping[str, str]) -> Markup:
-    """Drawn by the page where it can, else the picture."""
+def _draw(files: FigureFiles, results: StudyResults, comparison: StudyComparison) -> PageFigure:
+    """By the page where it can, else the picture."""
     draw = FIGURES.get(files.name)
     drawn = draw(results, comparison) if draw else None
-    if drawn is None:
-        drawn = PageFigure(body=_picture(files), caption=files.caption)
-    data = f"figures/{files.name}.csv"
+    return drawn or PageFigure(body=_picture(files), caption=files.caption)
+
+
+def _figure(name: str, drawn: PageFigure, held: Mapping[str, str]) -> Markup:
+    data = f"figures/{name}.csv"
     button = element("button", "Data (CSV)", type="button", data_file=data) if data in held else Markup("")
     caption = element("figcaption", drawn.caption, Markup(" "), button)
-    return element("figure", drawn.body, caption, id=f"figure-{files.name}", data_figure=files.name)
+    return element("figure", drawn.body, caption, id=f"figure-{name}", data_figure=name)
 
 
 def _picture(files: FigureFiles) -> Markup:

@@ -24,7 +24,8 @@ def element(name: str, *children: object, **attributes: object) -> Markup:
         f' {_hyphens(key)}="{escape(_value(value))}"' for key, value in attributes.items() if value is not None
     )
     inner = "".join(child if isinstance(child, Markup) else escape(one_line(child)) for child in children)
-    return Markup(f"<{name}{start}>{inner}</{name}>")  # noqa: S704 - escaped above, part by part
+    end = "" if name == "img" else f"</{name}>"
+    return Markup(f"<{name}{start}>{inner}{end}")  # noqa: S704 - escaped above, part by part
 
 
 def tip(*lines: str) -> Markup:
