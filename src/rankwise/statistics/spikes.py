@@ -6,10 +6,11 @@ Hoaglin (How to Detect and Handle Outliers, 1993) recommend for the modified z-s
 moved by the spikes that are looked for. ZClip (Kumar et al., arXiv:2504.02507) clips gradients by the same idea with
 running means and standard deviations.
 
-T = steps.
+T = steps, W = the steps before each.
 """
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike
 
 WINDOW = 20
@@ -29,12 +30,16 @@ def spikes(values_T: ArrayLike) -> np.ndarray:
     Give losses as they are and norms as logarithms: gradient norms vary by factors.
     """
     values_T = np.asarray(values_T, dtype=np.float64)
-    found_T = np.zeros(len(values_T), dtype=bool)
-    for step in range(MIN_WINDOW, len(values_T)):
-        before = values_T[max(0, step - WINDOW) : step]
-        before = before[np.isfinite(before)]
-        if len(before) >= MIN_WINDOW and np.isfinite(values_T[step]):
-            median = np.median(before)
-            deviation = max(FLOOR, MAD_TO_SD * float(np.median(np.abs(before - median))))
-            found_T[step] = values_T[step] - median > THRESHOLD * deviation
-    return found_T
+    values_T = np.where(np.isfinite(values_T), values_T, np.nan)
+    before_TW = sliding_window_view(np.concatenate([np.full(WINDOW, np.nan), values_T]), WINDOW)[:-1]
+    num_T = np.isfinite(before_TW).sum(axis=1)
+    median_T = _median_of_numbers(before_TW, num_T)
+    deviation_T = MAD_TO_SD * _median_of_numbers(np.abs(before_TW - median_T[:, None]), num_T)
+    # A comparison with what is not a number is false.
+    return (num_T >= MIN_WINDOW) & (values_T - median_T > THRESHOLD * np.maximum(FLOOR, deviation_T))
+
+
+def _median_of_numbers(values_TW: np.ndarray, num_T: np.ndarray) -> np.ndarray:
+    """Median of each row (T,), which has `num_T` numbers; what is no number is sorted last and not looked at."""
+    sorted_TW, rows_T = np.sort(values_TW, axis=1), np.arange(len(num_T))
+    return (sorted_TW[rows_T, (num_T - 1).clip(0) // 2] + sorted_TW[rows_T, num_T // 2 % WINDOW]) / 2
