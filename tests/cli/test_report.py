@@ -1,5 +1,7 @@
 import json
 import re
+import socket
+from pathlib import Path
 
 import pytest
 import typer
@@ -98,3 +100,28 @@ def test_a_missing_ledger_is_not_made(app, study, tmp_path):
     assert result.exit_code == 2
     assert "other.db" in result.stderr
     assert not (tmp_path / "other.db").exists()
+
+
+def test_a_taken_port_is_refused_before_anything_is_served(app, study):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = invoke(app, "mine", "--serve", "--port", str(port))
+    assert result.exit_code == 2
+    assert f"port {port} of this machine cannot be used" in " ".join(result.stderr.split())
+
+
+def test_an_unknown_study_is_not_served(app, study):
+    result = invoke(app, "other", "--serve")
+    assert result.exit_code == 2
+    assert "no study 'other'" in " ".join(result.stderr.split())
+
+
+def test_serving_says_where_and_ends_with_an_interrupt(app, study, monkeypatch):
+    def interrupted(_server):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("http.server.HTTPServer.serve_forever", interrupted)
+    result = invoke(app, "mine", "--serve", "--port", "0")
+    assert result.exit_code == 0
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/  \(Ctrl-C ends\)\n", result.stdout)
+    assert not (Path("mine") / "report.html").exists()

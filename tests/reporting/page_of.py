@@ -5,9 +5,9 @@ from pathlib import Path
 from rankwise.ledger.results import StudyResults
 from rankwise.reporting.comparison import compare_arms
 from rankwise.reporting.document import render_results
+from rankwise.reporting.numbers import comparison_json
 from rankwise.reporting.page.render import FIGURES, render_page
 from rankwise.reporting.style import FigureFiles
-from rankwise.reporting.write import comparison_json
 
 HOSTILE = "_a|b `c` <script>alert(1)</script> $y$ **z** \"q\" 'r' & </script>\n# 日本 \x1b[2J"
 
@@ -17,7 +17,6 @@ def write_page(results: StudyResults, folder: Path) -> Path:
     comparison = compare_arms(results)
     (folder / "figures").mkdir(parents=True)
     drawn = [name for name, draw in FIGURES.items() if draw(results, comparison)]
-    drawn = [name for name in drawn if name != "loss_against_params" or "pareto" not in drawn]
     figures = [FigureFiles(name=name, caption=name, folder=folder / "figures") for name in drawn]
     for figure in figures:
         figure.csv.write_text("name\n" + figure.name + "\n")

@@ -1,6 +1,7 @@
 """`rankwise report`: write a study's report again from the ledger, on any machine, without torch."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,10 @@ def report(
         typer.Option(envvar="RANKWISE_LEDGER", help="Ledger to read: a database URL or a file. [default: rankwise.db]"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as one JSON document.")] = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Serve the page to this machine alone, fresh while the study runs.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of --serve; 0: any that is free.")] = 8765,
 ) -> None:
     """Example: rankwise report results/embedded
 
@@ -32,6 +37,9 @@ def report(
     from rankwise.reporting.write import write_report
 
     folder, name = find_study(study)
+    if serve:
+        _serve(name, ledger, port)
+        return
     with open_ledger(ledger, create=False) as opened:
         results = opened.study_results(name)
     files = write_report(results, folder)
@@ -41,6 +49,19 @@ def report(
     console.print(f"{files.verdict}\n", markup=False)
     console.print(f"report: {files.results}", markup=False, soft_wrap=True)
     console.print(f"page:   {files.page}", markup=False, soft_wrap=True)
+
+
+def _serve(name: str, ledger: str | None, port: int) -> None:
+    """Until Ctrl-C."""
+    from rankwise.ledger import open_ledger
+    from rankwise.reporting.serve import HOST, LivePage, open_server
+
+    with open_ledger(ledger, create=False) as opened:
+        page = LivePage(opened, name)
+        page.version()  # an unknown study is refused before anything is served
+        with open_server(page, port) as server, suppress(KeyboardInterrupt):
+            console.print(f"http://{HOST}:{server.server_port}/  (Ctrl-C ends)", markup=False)
+            server.serve_forever()
 
 
 def find_study(place: str) -> tuple[Path, str]:

@@ -1,14 +1,11 @@
 """Write a report: RESULTS.md, report.html, figures with their data, and every number as JSON; all of it or nothing."""
 
-import json
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from rankwise.errors import ReportError
 from rankwise.ledger.results import StudyResults
@@ -17,10 +14,10 @@ from rankwise.reporting.document import render_results
 from rankwise.reporting.figures import FIGURES
 from rankwise.reporting.kept import keep_report
 from rankwise.reporting.markdown import plain
+from rankwise.reporting.numbers import comparison_json
 from rankwise.reporting.page.render import render_page
 from rankwise.reporting.style import FigureFiles
 from rankwise.reporting.sweeps_section import answers_section
-from rankwise.reporting.values import StudyComparison
 from rankwise.reporting.verdicts import completeness, verdict_section
 
 FILES = ("comparison.json", "report.html", "RESULTS.md")
@@ -74,28 +71,6 @@ def write_report(results: StudyResults, out: Path, *, command: str | None = None
         figures=figures,
         verdict=verdict,
     )
-
-
-def comparison_json(comparison: StudyComparison) -> str:
-    """The comparison as one JSON document; what is missing or not a number is null."""
-    return json.dumps(comparison_dict(comparison), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def comparison_dict(comparison: StudyComparison) -> dict[str, Any]:
-    document = _plain(asdict(comparison))
-    assert isinstance(document, dict)
-    return document
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case dict():
-            return {key: _plain(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_plain(item) for item in value]
-        case float() if not math.isfinite(value):
-            return None
-    return value
 
 
 @contextmanager

@@ -389,5 +389,29 @@ function printing() {
   byId("print").addEventListener("click", () => print());
 }
 
-for (const start of [themes, tables, choices, tips, rankMaps, details, files, printing]) start();
+/* ---- while a study runs: only where `rankwise report --serve` serves the page ---- */
+
+function live() {
+  const version = document.documentElement.dataset.version;
+  if (!version) return;
+  const note = byId("live");
+  const isUntouched = () => !byId("detail").open && !document.querySelector(".off-arm, .off-seed, .off-filter");
+  const timer = setInterval(async () => {
+    try {
+      const answer = await fetch("version", { cache: "no-store" });
+      if ((await answer.text()) === version) return;
+    } catch {
+      note.textContent = "No longer live: the server has ended.";
+      clearInterval(timer);
+      return;
+    }
+    if (isUntouched()) return location.reload();
+    const button = make("button", { type: "button" }, "Show them");
+    button.addEventListener("click", () => location.reload());
+    note.replaceChildren("There are newer results. ", button);
+    clearInterval(timer);
+  }, 3000);
+}
+
+for (const start of [themes, tables, choices, tips, rankMaps, details, files, printing, live]) start();
 document.querySelector(".tools").hidden = false;

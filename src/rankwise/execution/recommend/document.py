@@ -21,7 +21,7 @@ from rankwise.reporting.format import (
     format_seconds,
 )
 from rankwise.reporting.markdown import bullets, code_block, escape, table
-from rankwise.reporting.write import comparison_dict
+from rankwise.reporting.numbers import comparison_dict
 
 FINALIST_COLUMNS = (
     "Arm",

@@ -92,7 +92,8 @@ def held_files(
     the comparison and the runs always stay.
     """
     texts = {"comparison.json": comparison_text, "runs.csv": runs_csv(results)}
-    texts |= {f"figures/{figure.name}.csv": figure.csv.read_text(encoding="utf-8") for figure in figures}
+    on_disk = [figure for figure in figures if figure.csv.is_file()]
+    texts |= {f"figures/{figure.name}.csv": figure.csv.read_text(encoding="utf-8") for figure in on_disk}
     packed = {name: _pack(text) for name, text in texts.items()}
     for name in sorted(packed, key=lambda name: -len(packed[name])):
         if sum(map(len, packed.values())) <= limit_bytes:

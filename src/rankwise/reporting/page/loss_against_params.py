@@ -4,6 +4,7 @@ from markupsafe import Markup
 
 from rankwise.ledger.results import StudyResults
 from rankwise.reporting.figures.loss_against_params import nearly_equal, thousands
+from rankwise.reporting.figures.pareto import cost_axes
 from rankwise.reporting.format import format_estimate, format_span
 from rankwise.reporting.page.figure import Look, PageFigure, arm_looks, mark, of_arm, with_legend
 from rankwise.reporting.page.plot import LEFT, RIGHT, WIDTH, Axes, Scale, axes
@@ -14,9 +15,9 @@ MOST_SPREAD_PX, DODGE_PX = 90.0, 13.0
 
 
 def draw_loss_against_params(results: StudyResults, comparison: StudyComparison) -> PageFigure | None:
-    """None with fewer than two arms."""
+    """None with fewer than two arms, and where the Pareto figure shows the same."""
     arms = [arm for arm in comparison.arms if arm.test_loss and arm.params]
-    if len(arms) < 2:
+    if len(arms) < 2 or cost_axes(comparison):
         return None
     looks, groups = arm_looks(results, comparison), nearly_equal(arms)
     centres = [sum(_params(arm) for arm in group) / len(group) for group in groups]

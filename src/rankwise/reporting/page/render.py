@@ -51,8 +51,12 @@ def render_page(
     figures: Sequence[FigureFiles],
     *,
     comparison_text: str,
+    live_version: str | None = None,
 ) -> str:
-    """report.html. `markdown` is RESULTS.md, whose words it has; `comparison_text` is comparison.json."""
+    """report.html. `markdown` is RESULTS.md, whose words it has; `comparison_text` is comparison.json.
+
+    With `live_version` the page may ask its own server whether there is another, and nothing else.
+    """
     looks = arm_looks(results, comparison)
     drawn = {figure.name: _draw(figure, results, comparison) for figure in figures}
     facts = script_json(page_facts(results, comparison))
@@ -78,9 +82,10 @@ def render_page(
         script=Markup(script),  # noqa: S704 - this package's own
         policy=(
             f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src data:; "
-            "base-uri 'none'; form-action 'none'"
+            "base-uri 'none'; form-action 'none'" + ("; connect-src 'self'" if live_version else "")
         ),
         version=__version__,
+        live_version=live_version,
     )
 
 
