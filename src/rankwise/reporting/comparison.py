@@ -24,6 +24,7 @@ from rankwise.reporting.estimates import describe_difference, mean_estimate, pai
 from rankwise.reporting.factorial import factorial_of
 from rankwise.reporting.flaws import find_flaws
 from rankwise.reporting.ordering import ordering_of
+from rankwise.reporting.secondary import secondary_scores
 from rankwise.reporting.stability import stability_of
 from rankwise.reporting.sweeps import find_sweeps
 from rankwise.reporting.values import ArmComparison, Estimate, SoloCost, Span, StudyComparison
@@ -67,12 +68,14 @@ def _describe_arm(results: StudyResults, name: str, rng_seed: int) -> ArmCompari
     """The arm by itself, not compared yet."""
     reported = tuple(reported_runs(results, name).values())
     scored = [run for run in reported if is_scored(run)]
+    is_baseline = name == results.study["compare"]["baseline"]
+    shared: tuple[list[RunRow], list[RunRow]] = ([], []) if is_baseline else _shared_runs(results, name)
     strategy = next(arm["strategy"] for arm in results.study["arms"] if arm["name"] == name)
     test_loss = _score(results, name, scored, "test_loss", rng_seed)
     return ArmComparison(
         name=name,
         strategy=strategy,
-        is_baseline=name == results.study["compare"]["baseline"],
+        is_baseline=is_baseline,
         is_control=is_control(strategy),
         deviations=deviations(results, name),
         seeds=seed_scores(results, name),
@@ -96,6 +99,7 @@ def _describe_arm(results: StudyResults, name: str, rng_seed: int) -> ArmCompari
         run_ids=tuple(run.id for run in scored),
         audit=audit_arm(results, name),
         stability=stability_of(results, name),
+        secondary=secondary_scores(name, scored, shared, level=results.study["compare"]["level"], rng_seed=rng_seed),
     )
 
 

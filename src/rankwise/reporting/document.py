@@ -10,6 +10,7 @@ from rankwise.reporting.flaws import flaws_line, flaws_section
 from rankwise.reporting.format import format_count
 from rankwise.reporting.markdown import bullets, code, code_block, details, escape, table
 from rankwise.reporting.ordering import ordering_section
+from rankwise.reporting.secondary_section import secondary_section
 from rankwise.reporting.stability_section import stability_section
 from rankwise.reporting.style import FigureFiles
 from rankwise.reporting.sweeps_section import answers_section
@@ -41,6 +42,7 @@ def render_results(
         by_name.get("loss_against_params", ""),
         "### Secondary scores and cost\n",
         _costs(comparison),
+        secondary_section(comparison),
         _evidence(comparison),
         ordering_section(comparison),
         main_effects_section(comparison),

@@ -1,7 +1,7 @@
 """What a comparison found: frozen, plain values that tables and figures are made from. Missing is None, never zero."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from rankwise.ledger.results import RunStatus
@@ -19,6 +19,15 @@ class Estimate:
     """Values that the mean is over."""
     method: str
     """How the interval was computed, in words; why there is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecondaryScore:
+    """A score on which no verdict rests."""
+
+    mean: Estimate
+    difference: Estimate | None
+    """The arm's minus the baseline's, paired by seed; None for the baseline and without a pair."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -342,6 +351,8 @@ class ArmComparison:
     audit: ArmAudit
     stability: ArmStability | None
     """None where no run has begun to train."""
+    secondary: Mapping[str, SecondaryScore] = field(default_factory=dict)
+    """Calibration, answers and forgetting, by the name of the score; only what was measured."""
 
     @property
     def finished_seeds(self) -> tuple[int, ...]:
