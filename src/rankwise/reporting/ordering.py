@@ -37,13 +37,14 @@ def ordering_section(comparison: StudyComparison) -> str:
         return ""
     tau = found.tau
     interval = "" if tau.low is None or tau.high is None else f" [{tau.low:.2f}, {tau.high:.2f}]"
+    agreement = f"{tau.value:.2f}{interval}".replace("-", "−")
     ranked = sorted(found.first_frac.items(), key=lambda item: -item[1])
     firsts = ", ".join(f"{escape(arm)} {format_percent(share)}" for arm, share in ranked if share)
     friedman = f" Friedman's test of no order at all: p {_equals(format_p(found.p))}." if found.p is not None else ""
     return (
         "### Would one seed have told the same?\n\n"
-        f"The orders that two seeds give to these {len(found.arms)} arms agree with Kendall's tau {tau.value:.2f}"
-        f"{interval} on average (1: the same order, 0: nothing in common; {len(found.seeds)} seeds, "
+        f"The orders that two seeds give to these {len(found.arms)} arms agree with Kendall's tau {agreement} on average "
+        f"(1: the same order, 0: nothing in common; {len(found.seeds)} seeds, "
         f"{escape(tau.method)}).{friedman} Lowest test loss, share of seeds: {firsts}.\n"
     )
 
