@@ -43,8 +43,8 @@ def ordering_section(comparison: StudyComparison) -> str:
     friedman = f" Friedman's test of no order at all: p {_equals(format_p(found.p))}." if found.p is not None else ""
     return (
         "### Would one seed have told the same?\n\n"
-        f"The orders that two seeds give to these {len(found.arms)} arms agree with Kendall's tau {agreement} on average "
-        f"(1: the same order, 0: nothing in common; {len(found.seeds)} seeds, "
+        f"The orders that two seeds give to these {len(found.arms)} arms agree with Kendall's tau {agreement} on "
+        f"average (1: the same order, 0: nothing in common; {len(found.seeds)} seeds, "
         f"{escape(tau.method)}).{friedman} Lowest test loss, share of seeds: {firsts}.\n"
     )
 
