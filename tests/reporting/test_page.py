@@ -14,8 +14,9 @@ import pytest
 
 from rankwise.reporting.comparison import compare_arms
 from rankwise.reporting.format import format_difference
+from rankwise.reporting.page import render
 from rankwise.reporting.page.curves import thin
-from rankwise.reporting.page.facts import held_files, runs_csv, script_json
+from rankwise.reporting.page.facts import held_files, page_facts, runs_csv, script_json
 from rankwise.reporting.page.plot import linear_scale, log_scale, plain_labels
 from rankwise.reporting.page.prose import Links, sections_of
 from rankwise.reporting.page.render import render_page
@@ -287,6 +288,22 @@ def test_a_figure_that_the_page_does_not_draw_is_its_picture(study, folder, tmp_
     assert '<figcaption>What &lt;is&gt; new. <button type="button" data-file="figures/new.csv">' in page
     assert "<p>More.</p>" in page
     Parsed(page)
+
+
+def test_the_largest_drawings_become_pictures_where_the_page_would_be_too_large(study, tmp_path, monkeypatch):
+    for name in ("rank_maps", "tuning"):
+        (tmp_path / f"{name}.png").write_bytes(b"\x89PNG\r\n")
+    figures = [FigureFiles(name=name, caption=name, folder=tmp_path) for name in ("rank_maps", "tuning")]
+    markdown = "# t\n\n" + "".join(f"## {f.name}\n\n![x](figures/{f.name}.png)\n\n*{f.name}*\n\n" for f in figures)
+    comparison = compare_arms(study)
+    whole = render_page(study, comparison, markdown, figures, comparison_text="{}")
+    assert whole.count('class="picture"') == 0
+    room = len(script_json(page_facts(study, comparison))) + 3 * len(markdown) + len(whole) // 5
+    monkeypatch.setattr(render, "MOST_BYTES", room)
+    smaller = render_page(study, comparison, markdown, figures, comparison_text="{}")
+    assert smaller.count('class="picture"') == 1
+    assert "rank_maps A picture only" in smaller
+    assert len(smaller) < len(whole) - 10_000
 
 
 def test_arms_of_many_budgets_are_shown_with_their_front(build_study, tmp_path):

@@ -180,4 +180,4 @@ def flaws_section(comparison: StudyComparison) -> str:
         (str(number), escape(check.flaw), words[check.is_avoided], escape(check.evidence))
         for number, check in enumerate(comparison.flaws, 1)
     )
-    return "## Known flaws, checked\n\n" + table(("", "Flaw", "Here", "Evidence"), rows, "rlll")
+    return "## Known flaws, checked\n\n" + table(("No.", "Flaw", "Here", "Evidence"), rows, "rlll")

@@ -41,7 +41,8 @@ FIGURES = {
 }
 """Figures of the report that the page draws itself. Others are shown as they are on paper."""
 MOST_BYTES, MOST_FILE_BYTES = 5_500_000, 3_000_000
-"""Of the page, and of the files that it holds: small enough for mail. The files have what the rest leaves."""
+"""Of the page, and of the files that it holds: small enough for mail. Drawings that would not fit become pictures, and
+the files have what the rest leaves."""
 
 
 def render_page(
@@ -60,8 +61,9 @@ def render_page(
     looks = arm_looks(results, comparison)
     drawn = {figure.name: _draw(figure, results, comparison) for figure in figures}
     facts = script_json(page_facts(results, comparison))
-    used_bytes = len(facts) + 3 * len(markdown) + sum(len(figure.body) for figure in drawn.values())
-    files = held_files(comparison_text, results, figures, limit_bytes=min(MOST_FILE_BYTES, MOST_BYTES - used_bytes))
+    left_bytes = MOST_BYTES - len(facts) - 3 * len(markdown)
+    left_bytes -= _shrink(drawn, figures, left_bytes)
+    files = held_files(comparison_text, results, figures, limit_bytes=min(MOST_FILE_BYTES, left_bytes))
     links = Links(
         arms={name: look.index for name, look in looks.items()},
         run_ids=frozenset(run.id for run in results.runs),
@@ -94,6 +96,17 @@ def _draw(files: FigureFiles, results: StudyResults, comparison: StudyComparison
     draw = FIGURES.get(files.name)
     drawn = draw(results, comparison) if draw else None
     return drawn or PageFigure(body=_picture(files), caption=files.caption)
+
+
+def _shrink(drawn: dict[str, PageFigure], figures: Sequence[FigureFiles], limit_bytes: int) -> int:
+    """Put pictures in the place of the largest drawings until they fit, and say so; returns what they take."""
+    for figure in sorted(figures, key=lambda figure: -len(drawn[figure.name].body)):
+        if sum(len(one.body) for one in drawn.values()) <= limit_bytes:
+            break
+        if figure.png.is_file() and figure.png.stat().st_size * 4 / 3 < len(drawn[figure.name].body):
+            note = " A picture only: there are too many runs for a figure to point at."
+            drawn[figure.name] = PageFigure(body=_picture(figure), caption=figure.caption + note)
+    return sum(len(one.body) for one in drawn.values())
 
 
 def _figure(name: str, drawn: PageFigure, held: Mapping[str, str]) -> Markup:
