@@ -104,7 +104,7 @@ def test_gsm8k_of_a_local_file_scores_as_the_harness_scores_it(base, adapter, qu
 
 @pytest.fixture
 def few_tasks(monkeypatch):
-    """One of the harness's folders in place of its 14,000 tasks, which take ten seconds to read."""
+    """One of the harness's folders in place of its 14,000 tasks, which take seconds to read."""
     import lm_eval.tasks
 
     folder = Path(lm_eval.tasks.__file__).parent / "arc"

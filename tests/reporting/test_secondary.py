@@ -6,7 +6,8 @@ import pytest
 
 from rankwise.ledger import open_ledger
 from rankwise.reporting.comparison import compare_arms
-from rankwise.reporting.secondary_section import secondary_section
+from rankwise.reporting.secondary_section import _difference, _mean, secondary_section
+from rankwise.reporting.values import Estimate, SecondaryScore
 from rankwise.testing.sample_ledger import write_sample
 
 
@@ -41,6 +42,12 @@ def test_the_section_shows_both(results):
     assert "| 0.0 [0.0, 0.0] |" in difference
     assert "%" not in difference
     assert next(line for line in lines if line.startswith("| random")).count("–") == 5
+
+
+def test_the_interval_of_a_share_ends_at_0_and_1():
+    wide = Estimate(value=0.06, low=-0.2, high=1.3, num=2, method="Student's t")
+    assert _mean("test_exact_match", SecondaryScore(mean=wide, difference=None)) == "6.0% [0.0%, 100.0%]"
+    assert _difference("test_exact_match", SecondaryScore(mean=wide, difference=wide)) == "+6.0 [−20.0, +130.0]"
 
 
 def test_studies_that_measured_none_have_no_section(results):

@@ -1,6 +1,7 @@
 """The section on answers, calibration and forgetting; empty for studies that measured none of them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from rankwise.reporting.format import MINUS, MISSING, format_difference
 from rankwise.reporting.markdown import bullets, escape, table
@@ -44,7 +45,7 @@ def secondary_section(comparison: StudyComparison) -> str:
 def _mean(name: str, score: SecondaryScore | None) -> str:
     if score is None:
         return MISSING
-    return format_difference(score.mean) if name == "forgetting" else _percent(score.mean, _plain)
+    return format_difference(score.mean) if name == "forgetting" else _percent(_as_share(score.mean), _plain)
 
 
 def _difference(name: str, score: SecondaryScore | None) -> str:
@@ -52,6 +53,13 @@ def _difference(name: str, score: SecondaryScore | None) -> str:
     if score is None or score.difference is None:
         return MISSING
     return format_difference(score.difference) if name == "forgetting" else _percent(score.difference, _points)
+
+
+def _as_share(estimate: Estimate) -> Estimate:
+    """Student's t of two or three seeds knows nothing of 0 and 1, where a share ends."""
+    if estimate.low is None or estimate.high is None:
+        return estimate
+    return replace(estimate, low=max(0.0, estimate.low), high=min(1.0, estimate.high))
 
 
 def _percent(estimate: Estimate, text: Callable[[float], str]) -> str:
