@@ -86,6 +86,12 @@ def test_each_rank_is_set_against_the_next_lower_and_the_last_against_the_first(
         assert contrast.estimate.low < expected < contrast.estimate.high
 
 
+def test_against_the_baseline_a_contrast_is_the_arms_own_difference(sets):
+    comparison = compare_arms(sets)
+    contrast = comparison.sweeps[0].contrast("attention", "all-linear")
+    assert contrast.estimate == comparison.arm("attention").difference.estimate
+
+
 def test_the_bend_is_the_gain_of_the_upper_half_minus_that_of_the_lower(ranks):
     (sweep,) = compare_arms(ranks).sweeps
     lower = (losses(ranks, "rank-2") - losses(ranks, "rank-8")) / 2

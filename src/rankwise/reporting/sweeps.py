@@ -30,7 +30,7 @@ FEWEST_RANKS = 3
 
 def find_sweeps(results: StudyResults, arms: Sequence[ArmComparison], rng_seed: int) -> tuple[Sweep, ...]:
     """Sweeps of ranks, then of layers, then of quantizations, each in the order of the study's arms."""
-    contrasts = _Contrasts(results, rng_seed)
+    contrasts = _Contrasts(results, arms, rng_seed)
     return (
         *_rank_sweeps(results, contrasts),
         *_target_sweeps(results, arms, contrasts),
@@ -41,12 +41,16 @@ def find_sweeps(results: StudyResults, arms: Sequence[ArmComparison], rng_seed: 
 class _Contrasts:
     """Paired differences of any two arms of a study."""
 
-    def __init__(self, results: StudyResults, rng_seed: int) -> None:
+    def __init__(self, results: StudyResults, arms: Sequence[ArmComparison], rng_seed: int) -> None:
         self._results = results
+        self._difference_of = {arm.name: arm.difference for arm in arms}
         self._rng_seed = rng_seed
 
     def of(self, arm: str, reference: str) -> list[Contrast]:
-        """One contrast; none without a seed on which both finished."""
+        """One contrast; none without a seed on which both finished. Against the baseline it is the arm's own."""
+        known = self._difference_of[arm]
+        if known is not None and reference == self._results.study["compare"]["baseline"]:
+            return [Contrast(arm=arm, reference=reference, estimate=known.estimate)]
         mine, theirs = self._shared_runs(arm, reference)
         settings = self._results.study["compare"]
         found = paired_comparison(

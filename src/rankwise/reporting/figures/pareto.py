@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.transforms import ScaledTranslation
 
 from rankwise.ledger.results import StudyResults
 from rankwise.reporting.format import format_loss
@@ -39,6 +40,8 @@ APART_FRAC = 0.02
 SURE_FRAC, DOUBTFUL_FRAC = 0.8, 0.2
 """Shares of the resamples from which a marker is filled, and from which half of it is."""
 NUM_RESAMPLES = 2000
+DODGE_PT = 8.0
+"""Sideways distance of arms of the same cost, in printer's points."""
 LOG_FROM = 4.0
 """Ratio of the largest to the smallest cost from which the axis is logarithmic."""
 
@@ -108,7 +111,8 @@ def caption_of(
         "Test loss against what an arm costs. Line: the front of means, arms that no other beats on both. Filled: on "
         f"the front in {SURE_FRAC:.0%} or more of {NUM_RESAMPLES:,} paired resamples of {fronts[0].n} seeds; half "
         f"filled: in {DOUBTFUL_FRAC:.0%} or more; hollow: in fewer. Bars: {comparison.level:.0%} interval of the "
-        f"difference to {comparison.baseline}, paired by seed, around the arm's mean.{_about_solo(axes, arms)}"
+        f"difference to {comparison.baseline}, paired by seed, around the arm's mean. Arms of the same "
+        f"cost stand side by side.{_about_solo(axes, arms)}"
     )
 
 
@@ -132,7 +136,7 @@ def _losses(arm: ArmComparison) -> dict[int, float]:
 def _about_solo(axes: Sequence[CostAxis], arms: Sequence[ArmComparison]) -> str:
     if all(axis.name == "params" for axis in axes):
         return (
-            " Memory and time of single arms are not known: their runs were trained beside others, and `--solo-first` "
+            " Memory and time of single arms are not known: their runs were trained beside others, and --solo-first "
             "measures them."
         )
     numbers = [arm.solo.num_runs for arm in arms if arm.solo]
@@ -156,23 +160,35 @@ def _draw_panel(
         (cost_of(axis, arm), loss_of(arm)) for arm, is_on in zip(arms, front.is_on_front_A, strict=True) if is_on
     )
     panel.step(*zip(*on_front, strict=True), where="post", color=NEUTRAL, linewidth=0.8, zorder=1)
-    for arm, frac in zip(arms, front.on_front_frac_A, strict=True):
-        _draw_point(panel, axis, arm, styles[arm.name], float(frac))
+    for arm, frac, offset_pt in zip(arms, front.on_front_frac_A, _offsets_pt(costs), strict=True):
+        _draw_point(panel, axis, arm, styles[arm.name], float(frac), offset_pt)
     panel.margins(x=0.12, y=0.08)
+    panel.autoscale_view()
     panel.grid(color="#EEEEEE", linewidth=0.5)
     panel.set_xlabel(axis.label)
 
 
-def _draw_point(panel: Axes, axis: CostAxis, arm: ArmComparison, style: ArmStyle, on_front_frac: float) -> None:
+def _offsets_pt(costs: Sequence[float]) -> list[float]:
+    """How far each point moves aside, so that arms of the same cost stand side by side around it."""
+    alike = [[j for j, other in enumerate(costs) if abs(other / cost - 1) <= APART_FRAC / 2] for cost in costs]
+    return [DODGE_PT * (group.index(i) - (len(group) - 1) / 2) for i, group in enumerate(alike)]
+
+
+def _draw_point(
+    panel: Axes, axis: CostAxis, arm: ArmComparison, style: ArmStyle, on_front_frac: float, offset_pt: float
+) -> None:
     cost, loss = cost_of(axis, arm), loss_of(arm)
+    aside = panel.transData + ScaledTranslation(offset_pt / 72, 0, panel.figure.dpi_scale_trans)
     low, high = paired_bar(arm)
+    panel.update_datalim([(cost, edge) for edge in (loss, low, high) if edge is not None])
     if low is not None and high is not None:
-        panel.vlines(cost, low, high, color=style.colour, linewidth=1.0, zorder=2)
+        panel.vlines(cost, low, high, color=style.colour, linewidth=1.0, transform=aside, zorder=2)
     fill = "full" if on_front_frac >= SURE_FRAC else "left" if on_front_frac >= DOUBTFUL_FRAC else "none"
     panel.plot(
         cost, loss, linestyle="none", marker=style.marker, markersize=5.5, markeredgecolor=style.colour,
         markeredgewidth=1.0, markerfacecolor="white" if fill == "none" else style.colour, markerfacecoloralt="white",
-        fillstyle="left" if fill == "left" else "full", zorder=3, label=f"{format_loss(loss)}  {short(arm.name)}",
+        fillstyle="left" if fill == "left" else "full", transform=aside, zorder=3,
+        label=f"{format_loss(loss)}  {short(arm.name)}",
     )  # fmt: skip
 
 
