@@ -1,6 +1,7 @@
 """Documentation that cannot rot: links resolve, commands and options are described, shipped studies load."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,32 @@ def commands(group: typer.core.TyperGroup, path: str = "rankwise") -> Iterator[t
 
 
 COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+def shown_commands() -> list[tuple[str, str]]:
+    """Every line of a code block that calls `rankwise`, with its page; an example's comment is not part of it."""
+    found = []
+    for page in pages():
+        for block in FENCED.finditer(page.read_text(encoding="utf-8")):
+            joined = re.sub(r"\\\n\s*", "", block.group())
+            lines = re.findall(r"^(?:\$ )?(rankwise .+?)(?:\s+#.*|\s+\|.*)?$", joined, re.MULTILINE)
+            found += [(str(page.relative_to(ROOT)), line) for line in lines]
+    return sorted(set(found))
+
+
+def parse_command(line: str) -> None:
+    """Raises what the command line would, for a command, an option or a choice that does not exist. Runs nothing."""
+    words, command, path = shlex.split(line)[1:], typer.main.get_command(app), "rankwise"
+    while isinstance(command, typer.core.TyperGroup) and words and not words[0].startswith("-"):
+        path = f"{path} {words[0]}"
+        assert words[0] in command.commands, f"there is no command {path!r}"
+        command = command.commands[words.pop(0)]
+    context = command.context_class(command, info_name=path)
+    values, _, _ = command.make_parser(context).parse_args(list(words))
+    for param in command.params:
+        value = values.get(param.name)
+        if param.param_type_name == "option" and value is not None and not str(value).isupper():  # N, FILE, ...
+            param.process_value(context, value)  # its choices and bounds
 
 
 def section(path: str) -> str:
@@ -78,6 +105,25 @@ def test_every_command_and_option_is_documented(path):
 def test_the_commands_page_describes_only_commands_that_exist():
     documented = re.findall(r"^##+ `(rankwise .+?)`\s*$", COMMANDS_PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert set(documented) == set(COMMANDS)
+
+
+@pytest.mark.parametrize(("page", "line"), shown_commands())
+def test_every_command_line_that_is_shown_exists(page, line):
+    parse_command(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "rankwise studdy x.yaml",
+        "rankwise runs lost",
+        "rankwise runs list --fromat csv",
+        "rankwise runs list --format xls",
+    ],
+)
+def test_a_command_line_that_does_not_exist_is_noticed(line):
+    with pytest.raises(Exception, match=r"no command|No such option|is not one of|Invalid"):
+        parse_command(line)
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda file: file.name)
