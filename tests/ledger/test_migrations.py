@@ -12,7 +12,12 @@ from rankwise.errors import LedgerError
 from rankwise.ledger import migrations, open_ledger
 from rankwise.ledger.schema import SCHEMA_MIGRATIONS
 
-CURRENT = [(1, "create_tables"), (2, "add_outcomes_and_traces"), (3, "add_answers")]
+CURRENT = [
+    (1, "create_tables"),
+    (2, "add_outcomes_and_traces"),
+    (3, "add_answers"),
+    (4, "add_quantization_errors"),
+]
 ASSETS = sorted((Path(__file__).parent / "assets").glob("v*.sqlite"))
 
 
@@ -107,7 +112,7 @@ def test_opening_applies_what_is_missing_once_and_keeps_the_rest(old_ledger, mon
     monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, add_notes))
     for _ in range(2):
         with open_ledger(str(old_ledger)) as ledger:
-            assert recorded(ledger) == [*CURRENT, (4, "add_notes")]
+            assert recorded(ledger) == [*CURRENT, (5, "add_notes")]
             assert "notes" in {name for name, _, _ in table_shapes(ledger)["studies"]["columns"]}
             assert ledger.study_names() == ["sample"]
 
@@ -127,5 +132,5 @@ def test_a_migration_that_breaks_off_leaves_the_ledger_as_it_was(old_ledger, mon
 def test_a_ledger_of_a_newer_version_is_refused_and_left_alone(url):
     with open_ledger(url) as ledger, ledger._write() as connection:
         connection.execute(insert(SCHEMA_MIGRATIONS).values(version=99, name="from_the_future", applied_at=0.0))
-    with pytest.raises(LedgerError, match=r"schema version 99, written by a newer Rankwise; .* up to 3\. Nothing"):
+    with pytest.raises(LedgerError, match=r"schema version 99, written by a newer Rankwise; .* up to 4\. Nothing"):
         open_ledger(url)

@@ -152,7 +152,7 @@ def test_hostile_names_stay_text(build_study, tmp_path):
     assert "\x1b" not in text
     table = text[text.index("| Arm | Ranks") :].split("\n\n")[0]
     assert len({line.count("|") for line in table.splitlines()}) == 1
-    assert {figure.name for figure in files.figures} == set(FIGURES) - {"pareto"}, "arms of one budget"
+    assert {figure.name for figure in files.figures} == set(FIGURES) - {"pareto", "quantization_error"}, "one budget"
 
 
 def test_a_new_report_replaces_the_old_and_its_figures(build_study, tmp_path, monkeypatch):

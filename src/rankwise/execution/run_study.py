@@ -21,6 +21,7 @@ from rankwise.execution.environment import describe_environment
 from rankwise.execution.finished import gather_evidence, keep_fingerprints
 from rankwise.execution.observer import Observer
 from rankwise.execution.packing import SizedRun, cut_packs, estimate_memory, micro_tokens_of
+from rankwise.execution.quantization_errors import measure_errors, quantized_bases
 from rankwise.execution.sizing import available_bytes, size_runs
 from rankwise.execution.tuning import choose_learning_rates
 from rankwise.execution.workbench import Workbench
@@ -196,6 +197,7 @@ class _SuiteRun:
         tuning = {one.study.name: tuning_runs(one.study, one.fingerprints) for one in prepared}
         for one in prepared:
             self._register(one.study, tuning[one.study.name])
+            self._measure_quantization(one.study)
         self._train("tuning", [run for one in prepared for run in one.sized(tuning[one.study.name])])
         reported: dict[str, list[PlannedRun]] = {}
         failures: dict[str, RunFailedError] = {}
@@ -281,6 +283,17 @@ class _SuiteRun:
         device = self.bench.shape(study.arms[0].base).device
         self.ledger.set_environment(study.name, describe_environment(device, self.options.command))
         self.ledger.set_data_summary(study.name, self._data_summary(study))
+
+    def _measure_quantization(self, study: Study) -> None:
+        """What quantizing changes at each layer; once in a study's life."""
+        known = self.ledger.study_results(study.name, with_details=False).quantization_errors
+        if quantized_bases(study) and not known:
+            limit_bytes = self.options.memory_bytes or available_bytes()
+            bases = list(measure_errors(study, self.bench, limit_bytes))
+            for base in bases:
+                if "missing" in base:
+                    self.observer.note(f"quantization errors of {base['form']} are not measured: {base['missing']}")
+            self.ledger.set_quantization_errors(study.name, {"bases": bases})
 
     def _data_summary(self, study: Study) -> dict[str, Any]:
         """Of the data that all arms share; where they differ, of each arm's under its name."""

@@ -101,6 +101,11 @@ class Ledger:
         with self._write() as connection:
             studies.set_on_study(connection, study_name, data_summary=summary)
 
+    def set_quantization_errors(self, study_name: str, errors: Mapping[str, Any]) -> None:
+        """Store what `StudyResults.quantization_errors` then holds."""
+        with self._write() as connection:
+            studies.set_on_study(connection, study_name, quantization_errors=errors)
+
     def set_chosen_learning_rates(self, study_name: str, rates: Mapping[str, float]) -> None:
         """Store the learning rate of each arm, by its name."""
         with self._write() as connection:

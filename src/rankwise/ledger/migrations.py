@@ -84,6 +84,11 @@ def add_answers(connection: Connection) -> None:
     version_3.create_all(connection, tables=(questions, answers), checkfirst=False)
 
 
+def add_quantization_errors(connection: Connection) -> None:
+    """Version 4: what quantizing a base changed at each of its layers."""
+    _add_column(connection, "studies", "quantization_errors", JSON())
+
+
 def _add_column(connection: Connection, table: str, name: str, kind: TypeEngine[Any], rest: str = "") -> None:
     type_name = kind.compile(dialect=connection.dialect)
     connection.execute(text(f"ALTER TABLE {table} ADD COLUMN {name} {type_name} {rest}"))
@@ -95,7 +100,12 @@ def _key(*names: str) -> tuple[Column[Any], ...]:
     return run_id, *(Column(name, Integer, primary_key=True, autoincrement=False) for name in names)
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (create_tables, add_outcomes_and_traces, add_answers)
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
+    create_tables,
+    add_outcomes_and_traces,
+    add_answers,
+    add_quantization_errors,
+)
 """Version n is the database after the first n of them."""
 
 

@@ -75,6 +75,7 @@ def study_results(connection: Connection, study_name: str, *, with_details: bool
         environments=_environments(connection, study_name) if with_details else {},
         chosen_learning_rates=row["chosen_learning_rates"],
         data_summary=row["data_summary"],
+        quantization_errors=row["quantization_errors"] or {},
     )
 
 

@@ -139,6 +139,10 @@ class StudyResults:
     data_summary: Mapping[str, Any] = field(default_factory=dict)
     """Counts of the prepared data: per split examples and answer tokens, and what was excluded and why."""
 
+    quantization_errors: Mapping[str, Any] = field(default_factory=dict)
+    """Under `bases`, per quantized base its `form`, `model`, `arms` and `sites` with the errors of each layer
+    (`rankwise.probing.quantization_error.SiteError`), or why they are `missing`; empty where nothing is quantized."""
+
     def reported(self, arm: str) -> tuple[RunRow, ...]:
         """The arm's runs on reported seeds, in seed order, whatever their status."""
         rows = [run for run in self.runs if run.arm == arm and run.purpose == "report"]

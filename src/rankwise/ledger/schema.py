@@ -42,6 +42,8 @@ STUDIES = Table(
     Column("study", JSON, nullable=False),
     Column("chosen_learning_rates", JSON, nullable=False),
     Column("data_summary", JSON, nullable=False),
+    # Of studies with quantized arms, once it was measured; see `StudyResults.quantization_errors`.
+    Column("quantization_errors", JSON),
     Column("registered_at", Double, nullable=False),
 )
 

@@ -32,6 +32,7 @@ def _store_study(connection: Connection, study: Study) -> None:
         "study": document,
         "chosen_learning_rates": {},
         "data_summary": {},
+        "quantization_errors": None,
         "registered_at": time.time(),
     }
     upsert(connection, STUDIES, [row])

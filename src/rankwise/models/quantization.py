@@ -99,6 +99,19 @@ def whole_weight(module: nn.Module) -> torch.Tensor:
     return _weight_4bit(module, torch.float32) if _has_broken_rows(module) else dequantize_module_weight(module)
 
 
+def requantize(settings: BaseSettings, weight_FD: torch.Tensor) -> torch.Tensor:
+    """A whole weight (out, in) there and back: what a base quantized so holds in its place, in float32."""
+    from bitsandbytes import functional as bits
+
+    if settings.quantization == "int8":
+        codes, largest, _ = bits.int8_vectorwise_quant(weight_FD.half())
+        return codes.float() * (largest[:, None] * (1 / 127))
+    packed, state = bits.quantize_4bit(
+        weight_FD.contiguous(), quant_type=settings.quantization, compress_statistics=settings.double_quantization
+    )
+    return _dequantize_4bit(packed, state, torch.float32)
+
+
 class _DequantizedProduct(torch.autograd.Function):
     """x · Wᵀ with W dequantized for the moment; nothing is kept for the backward pass, which does so again."""
 
@@ -133,13 +146,16 @@ def _weight(layer: Any, dtype: torch.dtype) -> torch.Tensor:
 
 
 def _weight_4bit(layer: Any, dtype: torch.dtype) -> torch.Tensor:
-    """A 4-bit weight, dequantized as one row."""
+    return _dequantize_4bit(layer.weight.data, layer.weight.quant_state, dtype)
+
+
+def _dequantize_4bit(packed: torch.Tensor, state: Any, dtype: torch.dtype) -> torch.Tensor:
+    """A 4-bit weight as numbers, dequantized as one row."""
     from bitsandbytes import functional as bits
 
-    state = layer.weight.quant_state
     scales = bits.dequantize_blockwise(state.absmax, state.state2) + state.offset if state.nested else state.absmax
     flat: torch.Tensor = torch.ops.bitsandbytes.dequantize_4bit(
-        layer.weight.data, scales.float(), state.blocksize, state.quant_type, (1, state.shape.numel()), dtype
+        packed, scales.float(), state.blocksize, state.quant_type, (1, state.shape.numel()), dtype
     )
     return flat.view(state.shape)
 

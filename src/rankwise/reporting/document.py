@@ -10,6 +10,7 @@ from rankwise.reporting.flaws import flaws_line, flaws_section
 from rankwise.reporting.format import format_count
 from rankwise.reporting.markdown import bullets, code, code_block, details, escape, table
 from rankwise.reporting.ordering import ordering_section
+from rankwise.reporting.quantization_section import quantization_section
 from rankwise.reporting.secondary_section import secondary_section
 from rankwise.reporting.stability_section import stability_section
 from rankwise.reporting.style import FigureFiles
@@ -52,6 +53,8 @@ def render_results(
         by_name.get("learning_curves", ""),
         stability_section(comparison),
         by_name.get("stability", ""),
+        quantization_section(results.quantization_errors),
+        by_name.get("quantization_error", ""),
         _tuning(comparison),
         by_name.get("tuning", ""),
         audit_section(comparison),

@@ -42,7 +42,13 @@ def keep_report(results: StudyResults, out: Path, files: Iterable[str], *, comma
 
 
 def _made_from(results: StudyResults, command: str | None) -> str:
-    study = [results.study, dict(results.environment), dict(results.chosen_learning_rates), dict(results.data_summary)]
+    documents = (
+        results.environment,
+        results.chosen_learning_rates,
+        results.data_summary,
+        results.quantization_errors,
+    )
+    study = [results.study, *map(dict, documents)]
     return digest([study, command, identify_code(), [_identify_run(run) for run in results.runs]])
 
 

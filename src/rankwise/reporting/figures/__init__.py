@@ -11,6 +11,7 @@ from rankwise.reporting.figures.differences import draw_differences
 from rankwise.reporting.figures.learning_curves import draw_learning_curves
 from rankwise.reporting.figures.loss_against_params import draw_loss_against_params
 from rankwise.reporting.figures.pareto import draw_pareto
+from rankwise.reporting.figures.quantization_error import draw_quantization_error
 from rankwise.reporting.figures.rank_maps import draw_rank_maps
 from rankwise.reporting.figures.stability import draw_stability
 from rankwise.reporting.figures.tuning import draw_tuning
@@ -24,6 +25,7 @@ FIGURES: dict[str, Callable[[StudyResults, StudyComparison, Path], FigureFiles |
     "rank_maps": draw_rank_maps,
     "learning_curves": draw_learning_curves,
     "stability": draw_stability,
+    "quantization_error": draw_quantization_error,
     "tuning": draw_tuning,
 }
 """Name of the files -> the function that draws them."""
