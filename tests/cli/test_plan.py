@@ -62,7 +62,7 @@ def test_the_page_shows_arms_packs_memory_totals_and_what_can_be_shown(study_fil
         "AdamW's two averages",
         "27 (6 to choose learning rates, 21 reported) in 3 packs",
         "GiB may be filled",
-        "estimated from the speed measured just now",
+        "predicted from a calibration of this machine",
         "needs 7 seeds; this study has 7: enough",
     ):
         assert words in text

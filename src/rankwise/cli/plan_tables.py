@@ -166,7 +166,7 @@ def _totals(plan: StudyPlan, limit_bytes: int) -> dict[str, object]:
         "runs": f"{len(plan.runs)}{split} in {len(plan.packs)} pack" + ("s" if len(plan.packs) > 1 else ""),
         "memory": f"{format_bytes(plan.largest_pack.memory.total_bytes)} predicted; "
         f"{format_bytes(limit_bytes)} may be filled",
-        "time": f"about {format_seconds(plan.wall_s)}, estimated from the speed measured just now",
+        "time": f"about {format_seconds(plan.wall_s)}, predicted from a calibration of this machine",
     }
 
 

@@ -88,7 +88,7 @@ def _draw_generation(axis: Axes, ranks: list[Any]) -> None:
         ]
         if points:
             axis.plot(*zip(*points, strict=True), color=colour, marker=marker, label=form)
-    axis.set_ylim(bottom=0)
+    axis.set_ylim(0, 1.1 * axis.get_ylim()[1])
     axis.set_xlim(-0.5, len(ranks) - 0.5)
     axis.set_ylabel("time of a token (ms)")
 
