@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install study test lint format typecheck bench clean
+.PHONY: help install study paper test lint format typecheck bench clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -31,6 +31,9 @@ $(STAMP): requirements.lock pyproject.toml
 
 study: $(STAMP) ## Train the embedded study and write its report (FILE=studies/adaptive.yaml for another)
 	@$(BIN)/rankwise study $(FILE)
+
+paper: $(STAMP) ## Write the project's paper from the recorded studies, and build it where TeX is installed
+	@$(BIN)/rankwise report paper/paper.yaml --recorded --pdf
 
 test: $(STAMP) ## Run the tests (ARGS="-k budget" passes options to pytest)
 	@$(BIN)/python -m pytest $(ARGS)

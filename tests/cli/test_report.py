@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import socket
 from pathlib import Path
 
@@ -125,3 +126,88 @@ def test_serving_says_where_and_ends_with_an_interrupt(app, study, monkeypatch):
     assert result.exit_code == 0
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/  \(Ctrl-C ends\)\n", result.stdout)
     assert not (Path("mine") / "report.html").exists()
+
+
+@pytest.fixture
+def no_tex(monkeypatch):
+    monkeypatch.setattr("rankwise.reporting.paper.build.shutil.which", lambda name: None)
+
+
+def test_a_paper_is_complete_without_tex_and_the_command_says_what_is_missing(app, study, tmp_path, no_tex):
+    result = invoke(app, "mine", "--pdf")
+    assert result.exit_code == 2
+    assert "main.tex is written and complete" in " ".join(result.stderr.split())
+    text = (tmp_path / "mine" / "paper" / "main.tex").read_text(encoding="utf-8")
+    assert "\\rw{sample.verdict}" in text
+    assert "\\includegraphics" in text
+    assert (tmp_path / "mine" / "RESULTS.md").is_file()
+    macros = (tmp_path / "mine" / "paper" / "macros.tex").read_text(encoding="utf-8")
+    assert "\\rwset{sample.num_arms}{3}" in macros
+
+
+def test_recorded_reports_need_no_ledger_and_several_make_one_paper(app, study, tmp_path, no_tex):
+    invoke(app, "mine")
+    other = shutil.copytree(tmp_path / "mine", tmp_path / "other")
+    (tmp_path / "sample.db").unlink()
+    result = invoke(app, "mine", "other", "--recorded", "--pdf")
+    assert result.exit_code == 2
+    assert other.exists()
+    macros = (tmp_path / "paper" / "macros.tex").read_text(encoding="utf-8")
+    assert "\\rwset{paper.num_studies}{2}" in macros
+
+
+def test_a_paper_file_names_title_studies_and_sections(app, study, tmp_path, no_tex):
+    invoke(app, "mine")
+    folder = tmp_path / "text"
+    folder.mkdir()
+    (folder / "discussion.md").write_text("About {{sample.name}}.", encoding="utf-8")
+    (folder / "paper.yaml").write_text(
+        "title: 100% mine\nauthors: [N. N.]\nstudies: [../mine]\nsections: {discussion: discussion.md}\n"
+    )
+    result = invoke(app, "text/paper.yaml", "--recorded", "--pdf")
+    assert result.exit_code == 2, result.output
+    text = (folder / "main.tex").read_text(encoding="utf-8")
+    assert "\\title{100\\% mine}" in text
+    assert "About \\rw{sample.name}." in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["mine", "--recorded"], "add --pdf"),
+        (["mine", "--out", "x"], "add --pdf"),
+        (["mine", "--pdf", "--json"], "leave out --pdf"),
+        (["mine", "mine", "--json"], "name one study"),
+        (["mine", "--pdf", "--serve"], "leave out --pdf and --json"),
+        (["paper.yaml"], "give it alone, with --pdf"),
+        (["paper.yaml", "mine", "--pdf"], "give it alone"),
+        (["paper.yaml", "--pdf"], "paper.yaml cannot be read"),
+        (["empty", "--recorded", "--pdf"], "comparison.json cannot be read"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(app, study, tmp_path, arguments, words):
+    result = invoke(app, *arguments)
+    assert result.exit_code == 2
+    assert words in " ".join(result.stderr.split())
+    assert not (tmp_path / "paper").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("studies: []", "paper.yaml:1: studies: "),
+        ("title: x", "studies: Field required"),
+        ("studies: [mine]\ncolour: red", "paper.yaml:2: colour: Extra inputs are not permitted"),
+        ("studies: [mine]\nsections: {dicussion: a.md}", "sections.dicussion"),
+        ("studies: [mine]\nsections: {discussion: gone.md}", "gone.md cannot be read"),
+        ("- a", "is no mapping"),
+        ("a: [", "cannot be read"),
+    ],
+)
+def test_a_paper_file_that_cannot_be_used_says_where(app, study, tmp_path, content, words):
+    invoke(app, "mine")
+    (tmp_path / "paper.yaml").write_text(content)
+    result = invoke(app, "paper.yaml", "--recorded", "--pdf")
+    assert result.exit_code == 2
+    assert words in " ".join(result.stderr.split())
+    assert not (tmp_path / "main.tex").exists()

@@ -61,6 +61,8 @@ def compare_arms(results: StudyResults, *, rng_seed: int = 0) -> StudyComparison
         flaws=find_flaws(results, arms),
         sweeps=find_sweeps(results, arms, rng_seed),
         warnings=cautions(results, arms),
+        data_summary=dict(results.data_summary),
+        environment=dict(results.environment),
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from rankwise.ledger.results import RunStatus
 from rankwise.statistics.verdict import Word
@@ -392,6 +392,10 @@ class StudyComparison:
     sweeps: tuple[Sweep, ...]
     """Settings that some of the arms vary one at a time; empty in a study of allocations."""
     warnings: tuple[str, ...]
+    data_summary: Mapping[str, Any]
+    """Counts of the prepared data: see `StudyResults`."""
+    environment: Mapping[str, str]
+    """Versions, device, processor and command of the last session that trained for this study."""
 
     def arm(self, name: str) -> ArmComparison:
         return next(arm for arm in self.arms if arm.name == name)
