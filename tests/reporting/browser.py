@@ -4,6 +4,7 @@ import base64
 import itertools
 import json
 import os
+import select
 import shutil
 import subprocess
 import tempfile
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+PATIENCE_S = 60
+"""A browser that hangs fails a test and stops none."""
 
 
 class Page:
@@ -88,6 +92,8 @@ class Page:
 
     def _receive(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
+            ready, _, _ = select.select([self._from], [], [], PATIENCE_S)
+            assert ready, f"the browser has said nothing for {PATIENCE_S} s"
             chunk = os.read(self._from, 1 << 16)
             assert chunk, "the browser is gone"
             self._buffer += chunk
@@ -123,7 +129,7 @@ def chromium() -> Iterator[Page]:
         try:
             yield Page(to_browser[1], from_browser[0])
         finally:
-            process.terminate()
-            process.wait(timeout=20)
+            process.kill()
+            process.wait()
             os.close(to_browser[1])
             os.close(from_browser[0])

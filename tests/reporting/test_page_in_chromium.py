@@ -208,7 +208,7 @@ def test_a_name_leads_to_its_runs_and_a_run_to_what_it_was(page, study):
     assert '"torch": "2.13.0"' in said
     assert study.reported("uniform")[0].sites[-1].site in said
     page.js("document.querySelector('dialog button').click()")
-    page.js("new Promise((done) => setTimeout(done, 20))")
+    page.js("new Promise((done) => setTimeout(done, 100))")
     assert page.js("[document.getElementById('detail').open, location.hash]") == [False, ""]
 
 
