@@ -141,7 +141,8 @@ def _url(url: str) -> str:
 def render_table(table: Table) -> str:
     """The file of one table: a float, or one that breaks over pages."""
     layout = "".join(map(_column, table.columns))
-    header = " & ".join(f"\\textbf{{{escape(column.title)}}}" if column.title else "" for column in table.columns)
+    titles = _row(tuple(column.title for column in table.columns), table.columns).split(" & ")
+    header = " & ".join(f"\\textbf{{{title}}}" if title else "" for title in titles)
     rows = "".join(f"{_row(row, table.columns)} \\\\\n" for row in table.rows)
     caption = f"\\caption{{{escape(table.caption)}}}\\label{{tab:{table.name}}}"
     notes = escape(" ".join(table.notes))

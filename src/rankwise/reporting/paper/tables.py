@@ -308,26 +308,21 @@ def _cost_row(arm: ArmComparison) -> tuple[str, ...]:
 
 
 def flaws_table(sources: Sequence[Source]) -> Table | None:
-    """The known flaws of such comparisons, study by study; None where no study was judged."""
+    """One line a study and one column a flaw; None where no study was judged."""
     judged = [source.comparison for source in sources if source.comparison.flaws]
     if not judged:
         return None
-    words = {True: "avoided", False: "present", None: "open"}
-    rows = [
-        (str(number), check.flaw, *(words[found.flaws[number - 1].is_avoided] for found in judged))
-        for number, check in enumerate(judged[0].flaws, 1)
-    ]
-    width = min(0.1, 0.5 / len(judged))
+    words = {True: "no", False: "yes", None: "open"}
+    flaws = judged[0].flaws
     return Table(
         name="flaws",
-        caption="Known flaws of comparing rank allocations, judged for each study by what its ledger holds.",
+        caption="Which of the known flaws of comparing rank allocations a study has, judged by what its ledger holds.",
         columns=(
-            Column(title="", align="r"),
-            Column(title="Flaw", align="p", width=0.92 - len(judged) * (width + 0.03) if len(judged) > 1 else 0.6),
-            *(Column(title=found.study, align="p", width=width) for found in judged),
+            Column(title="Study", align="p", width=0.2),
+            *(Column(title=str(number), align="r") for number in range(1, len(flaws) + 1)),
         ),
-        rows=tuple(rows),
-        size="scriptsize",
+        rows=tuple((found.study, *(words[check.is_avoided] for check in found.flaws)) for found in judged),
+        notes=("; ".join(f"{number}: {check.flaw}" for number, check in enumerate(flaws, 1)) + ".",),
     )
 
 
@@ -365,23 +360,28 @@ def digests_table(sources: Sequence[Source]) -> Table:
 
 
 def environment_table(sources: Sequence[Source]) -> Table | None:
-    """What each study ran on; None where it was not recorded."""
+    """What the studies ran on, each value once; None where it was not recorded."""
     recorded = [source.comparison for source in sources if source.comparison.environment]
     if not recorded:
         return None
-    keys = sorted({key for found in recorded for key in found.environment})
-    width = min(0.6, 0.72 / len(recorded))
+    studies: dict[tuple[str, str], list[str]] = {}
+    for found in recorded:
+        for key, value in found.environment.items():
+            studies.setdefault((key, value), []).append(found.study)
     return Table(
         name="environment",
         caption="What the studies ran on, as recorded by the last session that trained for each.",
         columns=(
-            Column(title="", align="p", width=0.13),
-            *(Column(title=found.study, align="p", width=width) for found in recorded),
+            Column(title="", align="p", width=0.12),
+            Column(title="Value", align="p", width=0.4),
+            Column(title="Studies", align="p", width=0.42),
         ),
         rows=tuple(
-            (key.replace("_", " "), *(found.environment.get(key, MISSING) for found in recorded)) for key in keys
+            (key.replace("_", " "), value, "all" if len(names) == len(sources) else ", ".join(names))
+            for (key, value), names in sorted(studies.items())
         ),
         size="scriptsize",
+        is_long=True,
     )
 
 
