@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install study paper test lint format typecheck bench clean
+.PHONY: help install extras study paper test lint format typecheck bench clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -28,6 +28,9 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 	@echo "Installed. The command is $(BIN)/rankwise"
+
+extras: $(STAMP) ## Add the optional parts to .venv: quantization, lm-evaluation-harness, trackers
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-extras.lock
 
 study: $(STAMP) ## Train the embedded study and write its report (FILE=studies/adaptive.yaml for another)
 	@$(BIN)/rankwise study $(FILE)
