@@ -153,6 +153,11 @@ def test_what_prose_names_must_exist(recorded, tmp_path, text, words):
     assert not (tmp_path / "paper").exists()
 
 
+def test_a_figure_that_no_report_has_is_refused(recorded, tmp_path):
+    with pytest.raises(ReportError, match="no report has a figure “tunning”; there are differences, .*tuning"):
+        write_paper(config_of(recorded, figures=("tunning",)), tmp_path / "paper")
+
+
 def test_an_unfinished_study_says_what_is_missing(record, tmp_path):
     def status_of(arm, purpose, rate, seed):
         return "pending" if arm == "empirical" and purpose == "report" else "finished"

@@ -9,7 +9,7 @@ from rankwise.errors import ReportError
 from rankwise.reporting.paper.blocks import Block, Bullets, Figure, Heading, Paper, Paragraph, Table
 from rankwise.reporting.paper.config import PaperConfig
 from rankwise.reporting.paper.facts import answers_of, arm_slugs, facts_of
-from rankwise.reporting.paper.figures import MAIN, figure_of
+from rankwise.reporting.paper.figures import CAPTIONS, MAIN, figure_of
 from rankwise.reporting.paper.prose import expectations, parse, used_references, used_values
 from rankwise.reporting.paper.sources import Prose, Source, read_prose
 from rankwise.reporting.paper.tables import (
@@ -45,6 +45,7 @@ def write_document(
 
     Raises ReportError where a section file names a value, a reference, a table or a figure that does not exist.
     """
+    _check_figures(sources, config)
     values = facts_of(sources)
     sections = _Sections(config, sources, values)
     abstract = tuple(sections.blocks("abstract"))
@@ -199,6 +200,14 @@ def _appendix(sources: tuple[Source, ...], config: PaperConfig) -> Iterator[Bloc
         yield from appendix_tables(source)
     yield Heading(level=1, text="Runs")
     yield from map(runs_table, sources)
+
+
+def _check_figures(sources: tuple[Source, ...], config: PaperConfig) -> None:
+    """A figure that one study lacks is left out of its part; one that no report could have is a slip."""
+    drawn = {name for source in sources for name in source.figures} | set(CAPTIONS)
+    for name in config.figures:
+        if name not in drawn:
+            raise ReportError(f"figures: no report has a figure “{name}”; there are {', '.join(sorted(drawn))}.")
 
 
 def _check_references(paper: Paper, known: set[str]) -> None:
