@@ -154,7 +154,7 @@ def test_what_prose_names_must_exist(recorded, tmp_path, text, words):
 
 
 def test_a_figure_that_no_report_has_is_refused(recorded, tmp_path):
-    with pytest.raises(ReportError, match="no report has a figure “tunning”; there are differences, .*tuning"):
+    with pytest.raises(ReportError, match=r"no report has a figure “tunning”; there are differences, .*tuning"):
         write_paper(config_of(recorded, figures=("tunning",)), tmp_path / "paper")
 
 
