@@ -199,6 +199,12 @@ class RunFinished(Record):
     """Of the pack's process (host) or device while the pack trained."""
     pack_slots: int
     predicted_memory_bytes: int
+    predicted_wall_s: float | None
+    """This run's share of what its pack was expected to take, without the probe; None where it was not predicted."""
+    micro_tokens: int
+    """Padded tokens of one training pass of its pack."""
+    pack_id: str
+    """The same for all runs that were trained in one pack."""
     tokens: int
     """Trained on, without padding."""
     padding_tokens: int

@@ -14,11 +14,12 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from rankwise.errors import AuditError, LedgerError, RunFailedError
+from rankwise.execution import duration
 from rankwise.execution import run_study as module
 from rankwise.execution.observer import Observer
 from rankwise.execution.run_study import StudyOptions, StudyStopped, run_study
 from rankwise.ledger import open_ledger
-from rankwise.ledger.results import StudyResults
+from rankwise.ledger.results import RunRow, StudyResults
 from rankwise.lora.pack import AdapterPack
 from rankwise.records import Record, StepDone
 from rankwise.study import resolved_json
@@ -106,6 +107,31 @@ def test_the_probe_is_charged_to_the_run_that_needed_it(finished: tuple[StudyRes
         assert row.wall_s is not None
         assert (row.probe_wall_s > 0) == (row.arm == "empirical")
         assert row.wall_s > row.probe_wall_s
+
+
+def test_what_was_predicted_of_a_pack_is_kept_with_its_runs(finished: tuple[StudyResults, Path]) -> None:
+    results, _ = finished
+    packs: dict[str | None, list[RunRow]] = {}
+    for row in results.runs:
+        packs.setdefault(row.pack_id, []).append(row)
+    assert [len(members) for members in packs.values()] == [members[0].pack_slots for members in packs.values()]
+    assert {row.micro_tokens for row in results.runs} == {2048}
+    for row in results.runs:
+        assert row.predicted_wall_s is not None
+        assert row.predicted_wall_s > 0
+
+
+def test_a_pack_whose_time_cannot_be_predicted_is_trained(
+    small_study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def calibrate(*_: Any) -> None:
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(duration, "_kept_calibration", calibrate)
+    watcher = Watcher()
+    results = run(small_study, tmp_path, watcher)
+    assert {(row.status, row.predicted_wall_s) for row in results.runs} == {("finished", None)}
+    assert "the time of this pack is not predicted: RuntimeError: no such kernel" in watcher.notes
 
 
 def test_adapters_of_reported_runs_load_in_peft(finished: tuple[StudyResults, Path], small_model: Path) -> None:

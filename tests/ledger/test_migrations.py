@@ -17,6 +17,7 @@ CURRENT = [
     (2, "add_outcomes_and_traces"),
     (3, "add_answers"),
     (4, "add_quantization_errors"),
+    (5, "add_predictions"),
 ]
 ASSETS = sorted((Path(__file__).parent / "assets").glob("v*.sqlite"))
 
@@ -82,6 +83,7 @@ def test_what_an_old_ledger_never_measured_is_missing(tmp_path):
         run = ledger.study_results("sample").reported("uniform")[0]
     assert (run.outcomes, run.revisions, run.traces) == ((), (), ())
     assert (run.stored_params, run.held_params, run.probe_peak_memory_bytes) == (None, None, None)
+    assert (run.predicted_wall_s, run.micro_tokens, run.pack_id) == (None, None, None)
     assert {(site.lr_factor_down, site.lr_factor_up) for site in run.sites} == {(1.0, 1.0)}
     assert len(run.grad_norm_curve) == 8  # stored since the first version
     assert not {"test_calibration_error", "test_exact_match", "forgetting"} & run.scores.keys()
@@ -99,6 +101,13 @@ def test_questions_and_answers_are_read(tmp_path):
     assert run.scores["forgetting"] == run.scores["general_loss"] - run.scores["initial_general_loss"]
 
 
+def test_predictions_are_read(tmp_path):
+    path = shutil.copy(ASSETS[4], tmp_path / "ledger.db")
+    with open_ledger(str(path)) as ledger:
+        run = ledger.study_results("sample").reported("uniform")[1]
+    assert (run.predicted_wall_s, run.micro_tokens, run.pack_id) == (11.0, 2048, "0123456789abcdef")
+
+
 def add_notes(connection):
     connection.execute(text("ALTER TABLE studies ADD COLUMN notes TEXT"))
 
@@ -112,7 +121,7 @@ def test_opening_applies_what_is_missing_once_and_keeps_the_rest(old_ledger, mon
     monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, add_notes))
     for _ in range(2):
         with open_ledger(str(old_ledger)) as ledger:
-            assert recorded(ledger) == [*CURRENT, (5, "add_notes")]
+            assert recorded(ledger) == [*CURRENT, (6, "add_notes")]
             assert "notes" in {name for name, _, _ in table_shapes(ledger)["studies"]["columns"]}
             assert ledger.study_names() == ["sample"]
 
@@ -132,5 +141,5 @@ def test_a_migration_that_breaks_off_leaves_the_ledger_as_it_was(old_ledger, mon
 def test_a_ledger_of_a_newer_version_is_refused_and_left_alone(url):
     with open_ledger(url) as ledger, ledger._write() as connection:
         connection.execute(insert(SCHEMA_MIGRATIONS).values(version=99, name="from_the_future", applied_at=0.0))
-    with pytest.raises(LedgerError, match=r"schema version 99, written by a newer Rankwise; .* up to 4\. Nothing"):
+    with pytest.raises(LedgerError, match=r"schema version 99, written by a newer Rankwise; .* up to 5\. Nothing"):
         open_ledger(url)

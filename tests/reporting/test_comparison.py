@@ -267,5 +267,6 @@ def test_costs_are_means_and_largest_over_finished_runs(full_study, comparison):
     runs = full_study.reported("empirical")
     assert arm.wall_s == pytest.approx(np.mean([run.wall_s for run in runs]))
     assert arm.probe_wall_s == pytest.approx(1.4)
+    assert arm.predicted_wall_s == pytest.approx(8.7)
     assert arm.peak_memory_bytes == max(run.peak_memory_bytes for run in runs)
     assert arm.run_ids == tuple(run.id for run in runs)

@@ -105,6 +105,7 @@ def run_facts(run: RunRow, memberships: Sequence[tuple[str, str, str]]) -> dict[
         "data": run.spec["data_fingerprint"],
         "steps": run.steps,
         "time": format_seconds(run.wall_s)
+        + (f" (predicted {format_seconds(run.predicted_wall_s)})" * (run.predicted_wall_s is not None))
         + (f", {format_seconds(run.probe_wall_s)} of it probing" * bool(run.probe_wall_s))
         + (f" with {format_bytes(run.probe_peak_memory_bytes)}" * bool(run.probe_peak_memory_bytes)),
         "stability": _stability(run) if run.training_curve else None,

@@ -124,8 +124,8 @@ def _show_document(
 ) -> dict[str, Any]:
     names = ("strategy", "learning_rate", "seed", "status", "error")
     params = ("budget_params", "params", "residual_params", "stored_params", "held_params")
-    costs = ("steps", "wall_s", "probe_wall_s", "probe_peak_memory_bytes", "peak_memory_bytes")
-    counts = ("predicted_memory_bytes", "pack_slots", "tokens", "padding_tokens")
+    costs = ("steps", "wall_s", "probe_wall_s", "predicted_wall_s", "probe_peak_memory_bytes", "peak_memory_bytes")
+    counts = ("predicted_memory_bytes", "micro_tokens", "pack_id", "pack_slots", "tokens", "padding_tokens")
     from rankwise.reporting.stability import grad_spikes, loss_spikes
 
     return {

@@ -1,11 +1,10 @@
 """Where unfinished packs keep their state."""
 
-import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rankwise.training.checkpoint import read_checkpoint
+from rankwise.training.checkpoint import pack_id, read_checkpoint
 
 
 class CheckpointFolder:
@@ -15,8 +14,7 @@ class CheckpointFolder:
         self.folder = folder
 
     def path(self, run_ids: Sequence[str]) -> Path:
-        digest = hashlib.sha256(" ".join(run_ids).encode()).hexdigest()
-        return self.folder / f"{digest[:16]}.checkpoint"
+        return self.folder / f"{pack_id(run_ids)}.checkpoint"
 
     def packs(self) -> Iterator[list[str]]:
         """Run ids of each pack that has a readable checkpoint, in slot order; a damaged file is removed."""

@@ -29,22 +29,30 @@ class DurationPredictor:
 
     def predict_s(self, runs: Sequence[SizedRun]) -> float:
         """Of training and scoring `runs` side by side."""
+        return sum(self.predict_shares_s(runs))
+
+    def predict_shares_s(self, runs: Sequence[SizedRun]) -> list[float]:
+        """What each of `runs` is charged of it: of training by its tokens, of scoring an equal part."""
         base = self.bench.shape(runs[0].planned.run.arm.base)
         speed = self._calibration(runs, base)
-        return self._training_s(runs, base, speed) + self._scoring_s(runs, base, speed.scoring)
+        scoring_s = self._scoring_s(runs, base, speed.scoring) / len(runs)
+        return [training_s + scoring_s for training_s in self._training_shares_s(runs, base, speed)]
 
-    def _training_s(self, runs: Sequence[SizedRun], base: BaseShape, speed: Calibration) -> float:
+    def _training_shares_s(self, runs: Sequence[SizedRun], base: BaseShape, speed: Calibration) -> list[float]:
         """Some steps stand for all; a run that is done leaves the others' steps."""
         num_steps = max(run.num_steps for run in runs)
         steps = sampled_steps(runs)
         adapter_params = padded_params([run.rank_map for run in runs])
-        passes_s = 0.0
+        shares_s = [0.0] * len(runs)
         for step in steps:
             live = [run for run in runs if step < run.num_steps]
             passes = training_passes(live, step)
-            passes_s += self._passes_s(passes, base, runs[0], adapter_params, speed.training, trains=True)
-            passes_s += len(live) * adapter_params / speed.params_per_s
-        return passes_s * num_steps / len(steps)
+            step_s = self._passes_s(passes, base, runs[0], adapter_params, speed.training, trains=True)
+            step_s += len(live) * adapter_params / speed.params_per_s
+            tokens = [sum(row.num_tokens for row in run.rows(0, step)) * (step < run.num_steps) for run in runs]
+            for slot, num_tokens in enumerate(tokens):
+                shares_s[slot] += step_s * num_tokens / sum(tokens)
+        return [share_s * num_steps / len(steps) for share_s in shares_s]
 
     def _scoring_s(self, runs: Sequence[SizedRun], base: BaseShape, speed: PassSpeed) -> float:
         """Validation as often as it is due, test where it is reported; and once per data set the bare base."""

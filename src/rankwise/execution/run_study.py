@@ -17,6 +17,7 @@ import torch
 from rankwise.errors import AdapterError, AuditError, LedgerError, RankwiseError, RunFailedError, StudyError
 from rankwise.execution.checkpoints import CheckpointFolder
 from rankwise.execution.claims import heartbeats
+from rankwise.execution.duration import DurationPredictor
 from rankwise.execution.environment import describe_environment
 from rankwise.execution.finished import gather_evidence, keep_fingerprints
 from rankwise.execution.observer import Observer
@@ -184,6 +185,7 @@ class _SuiteRun:
         self.observer = observer
         self.should_stop = should_stop
         self.bench = bench
+        self.predictor = DurationPredictor(bench)
         self.checkpoints = CheckpointFolder(options.out / "checkpoints")
         self.worker = worker_name()
         self.failed: dict[str, str] = {}
@@ -389,8 +391,10 @@ class _SuiteRun:
             self._train_pack(part)
 
     def _train_once(self, pack: Pack[SizedRun]) -> None:
+        predicted_s = self._predict_shares_s(pack)
         allocator = self.bench.allocator(pack.items[0].planned.run.arm.base)
-        runs = allocator.allocate_all((item.planned.run, item.data) for item in pack.items)
+        allocated = allocator.allocate_all((item.planned.run, item.data) for item in pack.items)
+        runs = [replace(run, predicted_wall_s=share_s) for run, share_s in zip(allocated, predicted_s, strict=True)]
         ids = [run.run.id for run in runs]
         base = self.bench.base(runs[0].run.arm.base)
         labels = [f"{r.run.arm.name} lr {r.run.learning_rate:g} seed {r.run.seed}" for r in runs]
@@ -405,6 +409,17 @@ class _SuiteRun:
         if self.should_stop() and self._left({item.planned.run.id: item for item in pack.items}):
             raise StudyStopped
         path.unlink(missing_ok=True)
+
+    def _predict_shares_s(self, pack: Pack[SizedRun]) -> Sequence[float | None]:
+        """Of each run; what could not be calibrated is not predicted, and trained all the same.
+
+        Asked before anything of the pack is loaded, so that passes that are only measured add nothing to its peak.
+        """
+        try:
+            return self.predictor.predict_shares_s(pack.items)
+        except Exception as error:
+            self.observer.note(f"the time of this pack is not predicted: {type(error).__name__}: {error}")
+            return [None] * len(pack.items)
 
     def _store(self, records: Sequence[Record], runs: Sequence[AllocatedRun]) -> None:
         """Adapters first: a run that the ledger calls finished has its adapter on disk."""

@@ -89,6 +89,13 @@ def add_quantization_errors(connection: Connection) -> None:
     _add_column(connection, "studies", "quantization_errors", JSON())
 
 
+def add_predictions(connection: Connection) -> None:
+    """Version 5: the time that was predicted of each run, the size of its passes, and which pack it trained in."""
+    _add_column(connection, "runs", "predicted_wall_s", Double())
+    _add_column(connection, "runs", "micro_tokens", Integer())
+    _add_column(connection, "runs", "pack_id", String(16))
+
+
 def _add_column(connection: Connection, table: str, name: str, kind: TypeEngine[Any], rest: str = "") -> None:
     type_name = kind.compile(dialect=connection.dialect)
     connection.execute(text(f"ALTER TABLE {table} ADD COLUMN {name} {type_name} {rest}"))
@@ -105,6 +112,7 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     add_outcomes_and_traces,
     add_answers,
     add_quantization_errors,
+    add_predictions,
 )
 """Version n is the database after the first n of them."""
 

@@ -77,6 +77,12 @@ class RunRow:
     probe_peak_memory_bytes: int | None = None
     peak_memory_bytes: int | None = None
     predicted_memory_bytes: int | None = None
+    predicted_wall_s: float | None = None
+    """Its share of what its pack was expected to take; the probe, which `wall_s` includes, is not in it."""
+    micro_tokens: int | None = None
+    """Padded tokens of one training pass of its pack."""
+    pack_id: str | None = None
+    """The same for all runs that were trained in one pack."""
     pack_slots: int | None = None
     tokens: int | None = None
     padding_tokens: int | None = None

@@ -24,6 +24,7 @@ from rankwise.reporting.estimates import describe_difference, mean_estimate, pai
 from rankwise.reporting.factorial import factorial_of
 from rankwise.reporting.flaws import find_flaws
 from rankwise.reporting.ordering import ordering_of
+from rankwise.reporting.predictions import memory_prediction, time_prediction
 from rankwise.reporting.secondary import secondary_scores
 from rankwise.reporting.stability import stability_of
 from rankwise.reporting.sweeps import find_sweeps
@@ -59,6 +60,8 @@ def compare_arms(results: StudyResults, *, rng_seed: int = 0) -> StudyComparison
         factorial=factorial_of(results, rng_seed),
         ordering=ordering_of(results),
         flaws=find_flaws(results, arms),
+        memory_prediction=memory_prediction(results.runs),
+        time_prediction=time_prediction(results.runs),
         sweeps=find_sweeps(results, arms, rng_seed),
         warnings=cautions(results, arms),
         data_summary=dict(results.data_summary),
@@ -93,6 +96,7 @@ def _describe_arm(results: StudyResults, name: str, rng_seed: int) -> ArmCompari
         learning_rate_edge=rate_edge(results, name),
         tuning=tuning_points(results, name),
         wall_s=_mean(run.wall_s for run in scored),
+        predicted_wall_s=_mean(run.predicted_wall_s for run in scored),
         probe_wall_s=_mean(run.probe_wall_s for run in scored),
         probe_peak_memory_bytes=_largest(run.probe_peak_memory_bytes for run in scored),
         peak_memory_bytes=_largest(run.peak_memory_bytes for run in scored),

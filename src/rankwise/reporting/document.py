@@ -7,7 +7,7 @@ from rankwise.ledger.results import StudyResults
 from rankwise.reporting.audit_section import audit_section
 from rankwise.reporting.effects_section import main_effects_section
 from rankwise.reporting.flaws import flaws_line, flaws_section
-from rankwise.reporting.format import format_count
+from rankwise.reporting.format import MISSING, format_count, format_error, format_percent
 from rankwise.reporting.markdown import bullets, code, code_block, details, escape, table
 from rankwise.reporting.ordering import ordering_section
 from rankwise.reporting.quantization_section import quantization_section
@@ -16,7 +16,7 @@ from rankwise.reporting.stability_section import stability_section
 from rankwise.reporting.style import FigureFiles
 from rankwise.reporting.sweeps_section import answers_section
 from rankwise.reporting.tables import cost_table, evidence_table, main_table, runs_table, tuning_table
-from rankwise.reporting.values import StudyComparison
+from rankwise.reporting.values import PredictionError, StudyComparison
 from rankwise.reporting.verdicts import completeness, failures_section, verdict_section
 
 _SPLIT_COLUMNS = {"num_examples": "Examples", "num_tokens": "Tokens", "num_answer_tokens": "Answer tokens"}
@@ -98,14 +98,32 @@ def _results(comparison: StudyComparison) -> str:
 
 def _costs(comparison: StudyComparison) -> str:
     note = (
-        "Time is one run's share of its pack's, the probe included. Peak memory is that of the largest pack the arm's "
-        "runs were trained in, beside what was predicted for it. – is not measured, never zero.\n"
+        "Time is one run's share of its pack's, the probe included, beside what was predicted for it without the "
+        "probe. Peak memory is that of the largest pack the arm's runs were trained in, beside what was predicted for "
+        "it. – is not measured, never zero.\n"
     )
     solo = (
         "Alone: of those of the arm's runs that shared their pack with no other, the mean time and the largest peak of "
         "memory.\n"
     )
-    return f"{cost_table(comparison)}\n{note}" + (solo if any(arm.solo for arm in comparison.arms) else "")
+    alone = solo if any(arm.solo for arm in comparison.arms) else ""
+    return f"{cost_table(comparison)}\n{note}{alone}\n{_predictions(comparison)}"
+
+
+def _predictions(comparison: StudyComparison) -> str:
+    """How well memory and time of packs were known before they trained."""
+    memory = _prediction("memory", comparison.memory_prediction, "the largest pack")
+    time = _prediction("time", comparison.time_prediction, "all packs together")
+    return f"Error of the predictions (predicted / measured − 1; tuning included): {memory}; {time}.\n"
+
+
+def _prediction(what: str, found: PredictionError | None, whole: str) -> str:
+    if found is None:
+        return f"{what} {MISSING}"
+    return (
+        f"{what} of {format_count(found.num_packs, 'pack')} {format_percent(found.median_frac)} in the median, "
+        f"{format_error(found.largest_frac)} at worst, {format_error(found.study_frac)} for {whole}"
+    )
 
 
 def _evidence(comparison: StudyComparison) -> str:

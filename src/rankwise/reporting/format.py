@@ -109,6 +109,11 @@ def format_percent(frac: float | None) -> str:
     return MISSING if frac is None else f"{100 * frac:.1f}%"
 
 
+def format_error(frac: float | None) -> str:
+    """An error with its sign: `−3.1%`."""
+    return MISSING if frac is None else f"{100 * frac:+.1f}%".replace("-", MINUS)
+
+
 def format_count(number: int, noun: str) -> str:
     """`1 comparison`, `5 comparisons`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

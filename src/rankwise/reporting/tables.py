@@ -56,7 +56,7 @@ def cost_table(comparison: StudyComparison) -> str:
     interval = f"[{comparison.level:.0%}]"
     header = (
         "Arm", f"Perplexity {interval}", f"Token accuracy {interval}", "Time per run", "of it probe",
-        "Peak memory", "predicted",
+        "predicted", "Peak memory", "predicted",
     )  # fmt: skip
     shows_solo = any(arm.solo for arm in comparison.arms)
     alone = ("Alone: runs", "time", "peak memory", "predicted") if shows_solo else ()
@@ -71,6 +71,7 @@ def _cost_row(arm: ArmComparison) -> tuple[str, ...]:
         format_estimate(arm.token_accuracy, digits=4),
         format_seconds(arm.wall_s),
         format_seconds(arm.probe_wall_s),
+        format_seconds(arm.predicted_wall_s),
         format_bytes(arm.peak_memory_bytes),
         format_bytes(arm.predicted_memory_bytes),
     )

@@ -278,6 +278,19 @@ class SoloCost:
     predicted_memory_bytes: int | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class PredictionError:
+    """How far what was predicted of packs was from what they then took: predicted / measured - 1, as fractions."""
+
+    num_packs: int
+    median_frac: float
+    """Of the errors without their signs."""
+    largest_frac: float
+    """The one farthest from 0, with its sign."""
+    study_frac: float
+    """Of all these packs as one: of memory the largest, of time the sum."""
+
+
 SweepAxis = Literal["rank", "targets", "quantization"]
 
 
@@ -338,6 +351,8 @@ class ArmComparison:
     tuning: tuple[TuningPoint, ...]
     wall_s: float | None
     """Mean over finished runs; each run's share of its pack's time, the probe included."""
+    predicted_wall_s: float | None
+    """Mean of what was predicted of the same runs; the probe is not in it."""
     probe_wall_s: float | None
     probe_peak_memory_bytes: int | None
     """Largest of any run; 0 for strategies that measure nothing, None where it was not recorded."""
@@ -389,6 +404,9 @@ class StudyComparison:
     """None where no two seeds finished in three arms of equal conditions."""
     flaws: tuple[FlawCheck, ...]
     """In the order of docs/reading-the-report.md."""
+    memory_prediction: PredictionError | None
+    """None where no pack of finished runs is known with what was predicted of it."""
+    time_prediction: PredictionError | None
     sweeps: tuple[Sweep, ...]
     """Settings that some of the arms vary one at a time; empty in a study of allocations."""
     warnings: tuple[str, ...]

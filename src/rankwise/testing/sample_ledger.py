@@ -226,6 +226,9 @@ def _finished(run: Run, status: str, steps: int) -> RunFinished:
         peak_memory_bytes=300 * 2**20,
         pack_slots=3,
         predicted_memory_bytes=280 * 2**20,
+        predicted_wall_s=11.0,
+        micro_tokens=2048,
+        pack_id="0123456789abcdef",
         tokens=100 * steps,
         padding_tokens=steps,
     )

@@ -6,6 +6,7 @@ The file is the SHA-256 of the rest (64 hexadecimal digits and a newline) follow
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,11 @@ import torch
 from safetensors.torch import load, save
 
 _HEADER_BYTES = 65
+
+
+def pack_id(run_ids: Sequence[str]) -> str:
+    """A name for the pack of these runs, in slot order: 16 hexadecimal digits."""
+    return hashlib.sha256(" ".join(run_ids).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

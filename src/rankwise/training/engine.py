@@ -43,7 +43,7 @@ from rankwise.records import (
 )
 from rankwise.study.runs import Run
 from rankwise.training.audit import RankHistory, audit_run
-from rankwise.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from rankwise.training.checkpoint import Checkpoint, pack_id, read_checkpoint, write_checkpoint
 from rankwise.training.dynamic import MovingRanks
 from rankwise.training.site_rates import SiteRates, site_rates
 from rankwise.training.slot import Slot
@@ -66,6 +66,8 @@ class AllocatedRun:
     """Time that measuring what its strategy and its initialisation need took, whether or not others needed it too."""
     probe_peak_memory_bytes: int = 0
     """Peak memory meanwhile, of the process or the device; 0 where nothing was measured."""
+    predicted_wall_s: float | None = None
+    """What the planner expected of it: its share of its pack's time, the probe left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -413,6 +415,9 @@ class _PackTraining:
             peak_memory_bytes=self.peak.peak_bytes(),
             pack_slots=len(self.slots),
             predicted_memory_bytes=self.options.predicted_memory_bytes,
+            predicted_wall_s=self.runs[slot.number].predicted_wall_s,
+            micro_tokens=self.micro_tokens,
+            pack_id=pack_id([r.run.id for r in self.runs]),
             tokens=slot.tokens,
             padding_tokens=round(slot.padding_tokens),
         )

@@ -19,8 +19,8 @@ from rankwise.reporting.values import StudyComparison
 
 RUN_COLUMNS = (
     "id", "arm", "purpose", "strategy", "learning_rate", "seed", "status", "error", "steps", "budget_params", "params",
-    "stored_params", "held_params", "wall_s", "probe_wall_s", "peak_memory_bytes", "predicted_memory_bytes",
-    "pack_slots", "tokens", "padding_tokens",
+    "stored_params", "held_params", "wall_s", "probe_wall_s", "predicted_wall_s", "peak_memory_bytes",
+    "predicted_memory_bytes", "micro_tokens", "pack_id", "pack_slots", "tokens", "padding_tokens",
 )  # fmt: skip
 
 

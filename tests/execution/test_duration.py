@@ -1,0 +1,31 @@
+import pytest
+
+from rankwise.execution.duration import DurationPredictor
+from rankwise.execution.sizing import size_runs
+from rankwise.execution.workbench import Workbench
+from rankwise.study import parse_study
+from rankwise.study.plan import report_runs
+from rankwise.training.engine import EngineOptions
+from tests.execution.conftest import STUDY
+
+
+def shares(study):
+    bench = Workbench()
+    rates = {arm.name: arm.train.learning_rates[0] for arm in study.arms}
+    runs = size_runs(report_runs(study, rates, bench.fingerprints(study)), bench, EngineOptions())
+    predictor = DurationPredictor(bench)
+    return runs, predictor.predict_shares_s(runs), predictor.predict_s(runs)
+
+
+def test_runs_of_the_same_data_share_the_time_of_their_pack_equally(small_study):
+    runs, shares_s, pack_s = shares(small_study)
+    assert shares_s == pytest.approx([pack_s / len(runs)] * len(runs))
+
+
+def test_a_longer_run_is_charged_for_the_steps_that_it_makes_alone(small_model):
+    text = STUDY.format(folder=small_model).rsplit("arms:", 1)[0]
+    arms = "arms:\n  - uniform\n  - {name: long, strategy: uniform, train: {epochs: 3}}\nseeds: 1\n"
+    runs, (short_s, long_s), pack_s = shares(parse_study(text + arms, origin="x.yaml"))
+    assert [run.num_steps for run in runs] == [4, 12]
+    assert short_s + long_s == pytest.approx(pack_s)
+    assert short_s < long_s < 3 * short_s, "three times the steps, and an equal part of scoring"
