@@ -85,7 +85,10 @@ def test_a_merged_model_is_scored_like_its_adapter(adapter, tiny_file, tmp_path)
         json.loads(CliRunner().invoke(app, ["evaluate", str(name), *options]).stdout)
         for name in (tmp_path / "out", adapter)
     ]
-    assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+    assert any(isinstance(value, float) for value in scores[1].values())
+    for name, value in scores[1].items():
+        if isinstance(value, int | float):  # the intervals are documents, and follow from the same numbers
+            assert scores[0][name] == pytest.approx(value, abs=1e-5)
 
 
 def test_a_baked_adapter_still_knows_what_it_was_trained_on(adapter, tiny_file, tmp_path):

@@ -15,6 +15,7 @@ from rankwise.execution.observer import Observer
 from rankwise.execution.recommend.answer import Answer, answer
 from rankwise.execution.recommend.candidates import variant
 from rankwise.execution.recommend.document import answer_dict
+from rankwise.execution.recommend.effort import Clock
 from rankwise.execution.recommend.entrants import Entrants, find_entrants, probe_entrants
 from rankwise.execution.recommend.fitting import race_engine
 from rankwise.execution.recommend.question import Question
@@ -206,9 +207,10 @@ def small_packs(**options):
     return StudyOptions(**options, max_slots=4)
 
 
-def test_a_time_limit_before_any_arm_is_through_is_a_failure_that_says_so(question, tmp_path):
+def test_a_time_limit_before_any_arm_is_through_is_a_failure_that_says_so(question, tmp_path, monkeypatch):
+    monkeypatch.setattr(Clock, "total_s", lambda *_: 0.0)  # a prediction that is far too short
     with pytest.raises(RunFailedError, match=r"before the first arm was trained.*longer --time"):
-        ask(question, tmp_path, time_s=3.0)
+        ask(question, tmp_path, time_s=0.5)
 
 
 def test_a_time_that_no_race_fits_is_refused_before_training(question, tmp_path):
