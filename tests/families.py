@@ -13,6 +13,8 @@ from transformers import (
     MistralForCausalLM,
     OPTConfig,
     OPTForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     PhiConfig,
     PhiForCausalLM,
     PreTrainedModel,
@@ -51,6 +53,12 @@ def phi() -> PreTrainedModel:
     return PhiForCausalLM(PhiConfig(**COMMON, intermediate_size=24))
 
 
+def phi3() -> PreTrainedModel:
+    """Query, key and value in one projection, gate and up in another; the head is the embedding table."""
+    shape = {"intermediate_size": 24, "num_key_value_heads": 1, "pad_token_id": 2, "tie_word_embeddings": True}
+    return Phi3ForCausalLM(Phi3Config(**COMMON, **shape))
+
+
 def mistral(sliding_window: int | None) -> PreTrainedModel:
     config = MistralConfig(**COMMON, intermediate_size=24, num_key_value_heads=1, sliding_window=sliding_window)
     return MistralForCausalLM(config)
@@ -62,6 +70,7 @@ FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
     "opt": opt,
     "gpt_neox": gpt_neox,
     "phi": phi,
+    "phi3": phi3,
 }
 
 

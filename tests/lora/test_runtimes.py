@@ -238,7 +238,7 @@ def test_the_facts_of_every_family(name):
     facts = BaseFacts.of(family(name))
     assert facts.head in ("lm_head", "embed_out")
     assert bool(facts.conv1d) == (name == "gpt2")
-    assert facts.is_head_tied == (name in ("gpt2", "opt"))
+    assert facts.is_head_tied == (name in ("gpt2", "opt", "phi3"))
 
 
 def test_every_verdict_has_its_sources(tmp_path):

@@ -21,6 +21,7 @@ from transformers import (
     MixtralConfig,
     MptConfig,
     OPTConfig,
+    Phi3Config,
     PhiConfig,
     Qwen2Config,
     XLMConfig,
@@ -55,6 +56,11 @@ FAMILIES = {
         {"fc1", "fc2"},
     ),
     "phi": (PhiConfig(**WIDE), {"q_proj", "k_proj", "v_proj", "dense"}, {"fc1", "fc2"}),
+    "phi3": (
+        Phi3Config(**WIDE, num_key_value_heads=1, pad_token_id=2),
+        {"qkv_proj", "o_proj"},
+        {"gate_up_proj", "down_proj"},
+    ),
     "falcon": (FalconConfig(**SMALL), {"query_key_value", "dense"}, {"dense_h_to_4h", "dense_4h_to_h"}),
     "bloom": (
         BloomConfig(hidden_size=16, n_layer=2, n_head=2, vocab_size=11),

@@ -14,7 +14,7 @@ from rankwise.lora.peft_folder import write_peft_folder
 from rankwise.models.sites import find_sites
 from rankwise.records import AdapterTrained, Evaluated, Record, StepDone
 from rankwise.training.engine import AllocatedRun, EngineOptions, train_pack
-from tests.families import family
+from tests.families import FAMILIES, family
 from tests.peft_loop import set_adapter, train_with_peft
 from tests.tiny import allocated, tiny_base, tiny_llama, tiny_runs
 
@@ -32,7 +32,7 @@ def tied_llama() -> PreTrainedModel:
     return model
 
 
-MODELS = {"untied": tiny_llama, "tied": tied_llama, "gpt2": lambda: family("gpt2")}
+MODELS = {"untied": tiny_llama, "tied": tied_llama, "gpt2": lambda: family("gpt2"), "phi3": lambda: family("phi3")}
 
 
 def train(model: PreTrainedModel, runs: Sequence[AllocatedRun], **options: int) -> list[Record]:
@@ -43,7 +43,7 @@ def losses(records: Sequence[Record], run_id: str) -> list[float]:
     return [r.loss_nats for r in records if isinstance(r, StepDone | Evaluated) and r.run_id == run_id]
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2", "opt", "gpt_neox", "phi"])
+@pytest.mark.parametrize("name", FAMILIES)
 def test_head_is_the_output_head_of_every_family(name: str) -> None:
     model = family(name)
     (site,) = find_sites(model, "head")
