@@ -335,3 +335,9 @@ def test_a_benchmark_and_a_data_set_have_options_of_their_own(arguments, words, 
     result = evaluate(tiny_model, *arguments)
     assert result.exit_code == 2
     assert words in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_longer_examples_than_the_model_takes_are_refused(tiny_model, tiny_file):
+    result = evaluate(tiny_model, "--data", tiny_file, "--template", "plain", "--max-tokens", 17, "--num", 5)
+    assert result.exit_code == 2, result.output
+    assert "data.max_tokens: 17 is more than the 16 tokens" in " ".join(result.output.split())

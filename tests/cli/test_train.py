@@ -142,3 +142,14 @@ def test_the_name_of_a_study_says_what_was_asked_for():
 def test_an_unusable_setting_is_told_without_a_file_and_line():
     with pytest.raises(StudyError, match=r"^budget.rank is 0;"):
         study(shared={"budget": {"rank": 0}})
+
+
+def test_longer_examples_than_the_model_takes_are_refused(tiny_model, tiny_file, tmp_path):
+    """Its context is 16 tokens."""
+    assert train(tiny_model, tiny_file, tmp_path / "whole", "--max-tokens", "16").exit_code == 0
+    result = train(tiny_model, tiny_file, tmp_path / "adapter", "--max-tokens", "17")
+    assert result.exit_code == 2, result.output
+    told = " ".join(result.output.split())
+    for words in ("data.max_tokens: 17", "more than the 16 tokens", "at most 16", str(tiny_model)[-10:]):
+        assert words in told
+    assert not (tmp_path / "adapter").exists()

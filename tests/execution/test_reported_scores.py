@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 import pytest
+from typer.testing import CliRunner
 
+from rankwise.cli.main import app
 from rankwise.data.general import GENERAL, load_general
 from rankwise.data.prepare import prepare_data
 from rankwise.evaluation.held_out import answer_examples, score_examples
@@ -11,6 +13,7 @@ from rankwise.execution.load_adapted import load_adapted
 from rankwise.execution.run_study import StudyOptions, run_study
 from rankwise.ledger import open_ledger
 from rankwise.study import parse_study
+from tests.models.conftest import save_tiny_model
 
 STUDY = """
 name: measured
@@ -23,6 +26,9 @@ evaluate: {generate: true, forgetting: true}
 arms: [uniform]
 seeds: 1
 """
+
+
+TOLD = ("one", "two", "three")
 
 
 def few_passages(source, tokenizer, *, max_tokens):
@@ -49,3 +55,22 @@ def test_answers_and_forgetting_are_in_the_ledger(tmp_path, monkeypatch):
     assert run.scores["general_loss"] == pytest.approx(expected, rel=1e-5)
     assert run.scores["forgetting"] == run.scores["general_loss"] - run.scores["initial_general_loss"]
     assert abs(run.scores["forgetting"]) > 1e-3
+
+
+@pytest.mark.parametrize("command", ["plan", "study"])
+def test_forgetting_on_a_model_that_takes_no_passage_whole_is_refused_before_training(tmp_path, command):
+    model = save_tiny_model(tmp_path / "model")
+    words = tmp_path / "words.txt"
+    words.write_text("\n\n".join(f"{a} {b} {c}" for a in TOLD for b in TOLD for c in TOLD))
+    study = STUDY.replace(
+        "data: {", f"base: {{model: {model}}}\ndata: {{source: {words}, template: plain, max_tokens: 16, "
+    )
+    (tmp_path / "study.yaml").write_text(study)
+    out = [] if command == "plan" else ["--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, [command, str(tmp_path / "study.yaml"), *out])
+    assert result.exit_code == 2, result.output
+    assert "evaluate.forgetting: true cannot be done on" in " ".join(result.output.split())
+    assert "which takes 16 tokens" in " ".join(result.output.split())
+    assert not [path for path in tmp_path.joinpath("out").rglob("*") if path.is_dir()], (
+        "neither adapters nor checkpoints"
+    )

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import weakref
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -236,6 +237,34 @@ def test_out_of_memory_halves_the_pack_and_goes_on(
     assert any("out of memory" in note for note in watcher.notes)
     by_size = dict(zip(watcher.pack_sizes, watcher.predicted, strict=True))
     assert by_size[4] > by_size[2] > by_size[1] > 0, "each half is predicted anew"
+    with open_ledger(f"sqlite:///{tmp_path}/rankwise.db") as ledger:
+        kept = {(row.pack_slots, row.predicted_memory_bytes) for row in ledger.study_results("small").runs}
+    assert kept <= set(zip(watcher.pack_sizes, watcher.predicted, strict=True)), (
+        "and the ledger compares what was used with that"
+    )
+
+
+def test_the_halves_are_trained_without_what_the_failed_pack_held(
+    small_study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Held:
+        """Stands for the tensors of a pack."""
+
+    failed: list[weakref.ref[Held]] = []
+    still_held: list[bool] = []
+
+    def limited(base: Any, runs: Sequence[Any], **options: Any) -> Iterator[list[Record]]:
+        still_held.append(any(held() is not None for held in failed))
+        held = Held()
+        if len(runs) > 2:
+            failed.append(weakref.ref(held))
+            raise MemoryError
+        yield from train_pack(base, runs, **options)
+
+    monkeypatch.setattr(module, "train_pack", limited)
+    run(small_study, tmp_path)
+    assert failed
+    assert not any(still_held)
 
 
 def test_a_failed_run_is_named_and_tried_again_by_the_same_command(

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from rankwise.cli.console import console, print_json
 from rankwise.evaluation.benchmark_tasks import TaskInputs, check_file
 from rankwise.evaluation.benchmarks import BenchmarkResult, require_benchmark, run_benchmark
-from rankwise.evaluation.generation import context_tokens
 from rankwise.execution.evaluate import NUM_EXAMPLES, data_settings
 from rankwise.execution.load_adapted import find_model, load_adapted
+from rankwise.models.context import context_tokens
 
 if TYPE_CHECKING:
     from rankwise.execution.adapter_record import AdapterRecord

@@ -104,6 +104,7 @@ def evaluate(
     from rankwise.evaluation.forgetting import general_tokens
     from rankwise.execution.evaluate import data_settings
     from rankwise.execution.side_by_side import load_side_by_side
+    from rankwise.models.context import check_context
     from rankwise.models.host_memory import keep_freed_memory
 
     keep_freed_memory()
@@ -113,6 +114,7 @@ def evaluate(
         _note_other_bases(together)
         records = [found.record for found in together.models]
         settings = data_settings(records, data, split=split, num=num, template=template, max_tokens=max_tokens)
+        check_context(together.base.model, together.base.settings.model, settings.max_tokens)
         prepared = prepare_data(settings, together.base.tokenizer)
         general = None
         if forgetting is not None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import PreTrainedModel
 
-from rankwise.evaluation.generation import context_tokens
 from rankwise.evaluation.loss import Scores
 from rankwise.evaluation.metrics import LEVEL, Estimate
+from rankwise.models.context import context_tokens
 from rankwise.statistics.totals import bootstrap_totals_interval
 from rankwise.streams import stream
 

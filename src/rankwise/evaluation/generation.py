@@ -14,6 +14,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from rankwise.lora.pack import AdapterPack
+from rankwise.models.context import context_tokens
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,6 @@ def _cut_batches(
         batch.append(index)
     if batch:
         yield batch, num_new
-
-
-def context_tokens(model: PreTrainedModel) -> int:
-    """Longest sequence that the model has positions for; no limit where its configuration names none."""
-    return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31)
 
 
 def _active_rows(

@@ -370,17 +370,20 @@ class _SuiteRun:
 
         So only runs that fail by themselves are failed, and their neighbours go on.
         """
+        why = None
         try:
             self._train_once(pack)
         except (StudyStopped, LedgerError, AdapterError):
             raise  # nothing to do with these runs: asked to stop, or there is nowhere to keep a result
         except Exception as error:
             if len(pack.items) > 1 and _is_out_of_memory(error):
-                self._train_halves(pack, "out of memory")
+                why = "out of memory"
             elif len(pack.items) > 1 and isinstance(error, AuditError):
-                self._train_halves(pack, f"not what was planned ({error})")
+                why = f"not what was planned ({error})"
             else:
                 self._fail(pack, error)
+        if why is not None:  # only here has the error let go of its traceback, and so of the failed pack's tensors
+            self._train_halves(pack, why)
 
     def _train_halves(self, pack: Pack[SizedRun], why: str) -> None:
         if torch.cuda.is_available():

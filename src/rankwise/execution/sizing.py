@@ -38,6 +38,8 @@ def available_bytes() -> int:
     """Memory that one pack may fill: of the CUDA device where there is one, else of the host."""
     if torch.cuda.is_available():
         free, _ = torch.cuda.mem_get_info()
+        # What this process holds already is no other's: the base, which predictions count, and freed blocks.
+        free += torch.cuda.memory_reserved()
     else:
         free = psutil.virtual_memory().available
     return int(free * (1 - RESERVE_FRAC))
@@ -49,6 +51,7 @@ def _size(plan: PlannedRun, bench: Workbench, engine: EngineOptions) -> SizedRun
     if arm.build_strategy().required_signals():
         stand_in = arm.model_copy(update={"strategy": "uniform", "strategy_settings": {}})
         run = run.model_copy(update={"arm": stand_in})
+    bench.check_general_text(arm)
     data, on_host = bench.data(arm), base.device.type != "cuda"
     sites = find_sites(base.model, arm.targets)
     activations = bench.activations(arm.base, sites)

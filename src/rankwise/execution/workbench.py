@@ -8,7 +8,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from rankwise.allocation import Site
+from rankwise.data.general import GENERAL, load_general
 from rankwise.data.prepare import PreparedData, prepare_data
+from rankwise.errors import DataError
+from rankwise.evaluation.forgetting import general_tokens
+from rankwise.models.context import check_context
 from rankwise.models.dtype import default_device, resolve_settings
 from rankwise.models.fingerprint import fingerprint_base
 from rankwise.models.load import LoadedBase, load_base, load_skeleton
@@ -50,6 +54,7 @@ class Workbench:
     _shapes: dict[BaseSettings, BaseShape] = field(default_factory=dict)
     _activations: dict[tuple[BaseSettings, tuple[str, ...]], ActivationSize] = field(default_factory=dict)
     _data: dict[tuple[str, str, str | None], PreparedData] = field(default_factory=dict)
+    _takes_general: set[BaseSettings] = field(default_factory=set)
 
     def base(self, settings: BaseSettings) -> LoadedBase:
         if self._base is None or self._base[0] != settings:
@@ -99,10 +104,31 @@ class Workbench:
         return self._allocator
 
     def data(self, arm: Arm) -> PreparedData:
+        """Raises DataError where it cannot be read, or asks for longer examples than the base takes."""
         key = (arm.data.model_dump_json(), arm.base.model, arm.base.revision)
         if key not in self._data:
+            check_context(self.shape(arm.base).model, arm.base.model, arm.data.max_tokens)
             self._data[key] = prepare_data(arm.data, load_tokenizer(arm.base))
         return self._data[key]
+
+    def check_general_text(self, arm: Arm) -> None:
+        """See, before anything is trained, that forgetting can be measured where `arm` asks for it.
+
+        Raises:
+            DataError: the base takes fewer tokens than the passages of general text have.
+        """
+        if not arm.evaluate.forgetting or arm.base in self._takes_general:
+            return
+        longest = general_tokens(self.shape(arm.base).model)
+        try:
+            load_general(GENERAL, load_tokenizer(arm.base), max_tokens=longest)
+        except DataError as error:
+            raise DataError(
+                f"evaluate.forgetting: true cannot be done on {arm.base.model}, which takes {longest} tokens: hardly a "
+                "passage of the general text is that short, and none is ever cut. Set evaluate.forgetting: false, or "
+                "choose a model with a longer context."
+            ) from error
+        self._takes_general.add(arm.base)
 
     def fingerprints(self, study: Study) -> Fingerprints:
         return {arm.name: (fingerprint_base(arm.base), self.data(arm).fingerprint) for arm in study.arms}

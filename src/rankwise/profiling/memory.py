@@ -21,6 +21,7 @@ class PeakMemory:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         if device.type == "cuda":
+            torch.cuda.init()  # before the first tensor there is no allocator that could be asked
             torch.cuda.reset_peak_memory_stats(device)
         else:
             _return_freed_memory()
