@@ -152,4 +152,4 @@ def test_longer_examples_than_the_model_takes_are_refused(tiny_model, tiny_file,
     told = " ".join(result.output.split())
     for words in ("data.max_tokens: 17", "more than the 16 tokens", "at most 16", str(tiny_model)[-10:]):
         assert words in told
-    assert not (tmp_path / "adapter").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["whole"]

@@ -2,9 +2,10 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from rankwise.errors import AdapterError, RunFailedError
+from rankwise.errors import AdapterError, RankwiseError, RunFailedError
 from rankwise.execution.adapter_record import AdapterRecord, read_record, write_record
 from rankwise.execution.observer import Observer
 from rankwise.execution.run_study import StudyOptions, run_study
@@ -41,7 +42,12 @@ def train_one(
         options = StudyOptions(out=work, command=command)
         return run_study(study, opened, options, observer=observer, should_stop=should_stop)
 
-    results = run(ledger)
+    try:
+        results = run(ledger)
+    except RankwiseError:
+        with suppress(OSError):  # refused before anything was written; a folder that holds something stays
+            work.rmdir()
+        raise
     if _is_without_adapter(results.runs[0], work, target):
         # Another command trained this run and kept its adapter elsewhere. The ledger has its scores for good, so the
         # weights are made again beside a ledger of their own.
