@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 from typer.testing import CliRunner
 
+from rankwise.cli.console import console
 from rankwise.cli.run_comparison import paired_interval
 from rankwise.cli.run_tables import sparkline
 from rankwise.cli.runs import app
@@ -32,7 +33,7 @@ def path(tmp_path_factory):
 
 @pytest.fixture
 def call(path, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(console, "_width", 200)  # the environment's COLUMNS counts only when it is made
 
     def run(*arguments, ledger=path):
         result = CliRunner().invoke(app, [*arguments, "--ledger", str(ledger)])

@@ -90,7 +90,8 @@ class DataSettings(Settings):
     """`alpaca`: the published Stanford Alpaca prompt; `chat`: the tokenizer's own; `plain`: prompt and answer as they
     are."""
     max_tokens: PositiveInt = 256
-    """Longest example in tokens, prompt and answer together. Longer ones are excluded and counted, never cut."""
+    """Longest example in tokens, prompt and answer together. Longer ones are excluded and counted, never cut. At most
+    the context of the base model."""
     train: PositiveInt = 200
     """Training examples."""
     validation: PositiveInt = 200
