@@ -9,7 +9,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src"
 
 LINES = (
-    {"errors", "evidence", "streams"},
+    {"errors", "evidence", "files", "streams"},
     {"allocation", "statistics"},
     {"study"},
     {"records"},

@@ -6,7 +6,6 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from typing import Any, Literal
 import typer
 
 from rankwise.cli.console import error_console, finite, printable
+from rankwise.files import write_whole
 from rankwise.ledger.flat import ColumnKind, run_cells, run_columns
 from rankwise.ledger.results import RunRow
 
@@ -47,14 +47,7 @@ def write_runs(rows: Sequence[tuple[str, RunRow]], form: ListFormat, out: Path |
     if out is None:
         _write_to_standard_output(content)
         return
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(out)
-    except OSError:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
+    write_whole(out, content)
     error_console.print(f"{len(rows)} runs: {printable(str(out))}", markup=False, soft_wrap=True)
 
 

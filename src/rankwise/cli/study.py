@@ -16,6 +16,7 @@ from rankwise.cli.options import LedgerOption, StudyDataOption, StudyModelOption
 from rankwise.cli.plan import print_plans
 from rankwise.cli.sizes import parse_bytes
 from rankwise.errors import ReportError, StudyError
+from rankwise.files import write_whole
 
 if TYPE_CHECKING:
     from rankwise.study.config import Study
@@ -98,9 +99,7 @@ def write_resolved(planned: "Study", folder: Path) -> None:
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / "study.resolved.json.partial"
-        partial.write_text(resolved_json(planned), encoding="utf-8")
-        partial.replace(folder / "study.resolved.json")
+        write_whole(folder / "study.resolved.json", resolved_json(planned))
     except OSError as error:
         raise ReportError(
             f"the results folder {folder} cannot be written: {error.strerror or error}. Nothing was trained; choose "

@@ -17,6 +17,7 @@ from rankwise.data.sources import SKILLS
 from rankwise.errors import ModelError, RunFailedError
 from rankwise.evidence import digest, identify, identify_code
 from rankwise.execution.tuning import choose_learning_rates
+from rankwise.files import write_whole
 from rankwise.ledger import Ledger
 from rankwise.ledger.results import StudyResults
 from rankwise.models.source import PART_FILES, local_folder
@@ -43,11 +44,8 @@ def gather_evidence(study: Study) -> str | None:
 
 def keep_fingerprints(folder: Path, evidence: str, fingerprints: Fingerprints) -> None:
     """Write them into the results folder. A folder that cannot be written costs time at the next start, no more."""
-    path = folder / KEPT_FILE
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     with suppress(OSError):
-        partial.write_text(json.dumps({"evidence": evidence, "fingerprints": dict(fingerprints)}), encoding="utf-8")
-        partial.replace(path)
+        write_whole(folder / KEPT_FILE, json.dumps({"evidence": evidence, "fingerprints": dict(fingerprints)}))
 
 
 def finished_results(study: Study, ledger: Ledger, folder: Path) -> StudyResults | None:

@@ -7,10 +7,12 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rankwise.files import write_whole
 from rankwise.profiling.calibration import Calibration, PassSpeed
 
 FILE_NAME = "calibration.json"
@@ -45,13 +47,9 @@ def keep_calibration(key: str, found: Calibration) -> None:
     kept = {name: asdict(value) for name, value in {**read_calibrations(), key: found}.items()}
     text = json.dumps({"version": VERSION, "calibrations": kept}, indent=2) + "\n"
     folder = cache_folder()
-    partial = folder / f"{FILE_NAME}.{os.getpid()}"
-    try:
+    with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(folder / FILE_NAME)
-    except OSError:
-        return
+        write_whole(folder / FILE_NAME, text)
 
 
 def _parse(value: Mapping[str, Any]) -> Calibration:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rankwise.evidence import digest, identify_code
+from rankwise.files import write_whole
 from rankwise.ledger.results import RunRow, StudyResults
 
 KEPT_FILE = ".report.json"
@@ -34,11 +35,9 @@ def kept_verdict(results: StudyResults, out: Path, *, command: str | None) -> st
 
 def keep_report(results: StudyResults, out: Path, files: Iterable[str], *, command: str | None, verdict: str) -> None:
     """Remember what the report in `out` was made from. Where that cannot be written, it is made anew next time."""
-    partial = out / f"{KEPT_FILE}.partial"
     with suppress(OSError):
         kept = {"made_from": _made_from(results, command), "files": _hash_files(out, files), "verdict": verdict}
-        partial.write_text(json.dumps(kept, indent=1), encoding="utf-8")
-        partial.replace(out / KEPT_FILE)
+        write_whole(out / KEPT_FILE, json.dumps(kept, indent=1))
 
 
 def _made_from(results: StudyResults, command: str | None) -> str:
