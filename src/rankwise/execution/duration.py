@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import ceil
+from typing import Literal
 
 import torch
 
-from rankwise.data.batches import Row
 from rankwise.execution.packing import SizedRun, micro_tokens_of, sampled_steps, training_passes
 from rankwise.execution.workbench import BaseShape, Workbench
 from rankwise.packing.flops import TokenCounts, count_scoring_flops, count_training_flops
@@ -67,13 +67,14 @@ class DurationPredictor:
         )
 
     def _split_s(
-        self, runs: Sequence[SizedRun], split: str, base: BaseShape, adapter_params: int, speed: PassSpeed
+        self,
+        runs: Sequence[SizedRun],
+        split: Literal["validation", "test"],
+        base: BaseShape,
+        adapter_params: int,
+        speed: PassSpeed,
     ) -> float:
-        rows = [
-            Row(slot, example, 0, example.num_shared_tokens if run.shares_prefixes else 0)
-            for slot, run in enumerate(runs)
-            for example in getattr(run.data, split)
-        ]
+        rows = [row for slot, run in enumerate(runs) for row in run.scored_rows(slot, split)]
         if not rows:
             return 0.0
         passes = pass_sizes(rows, runs[0].eval_tokens)

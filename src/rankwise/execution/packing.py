@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from rankwise.allocation.rank_map import RankMap
 from rankwise.data.batches import Row
@@ -57,9 +58,10 @@ class SizedRun:
             for position, example in enumerate(chosen)
         ]
 
-    def scored_rows(self, slot: int) -> list[Row]:
-        """Of the larger of the two splits that are scored."""
-        examples = max(self.data.validation, self.data.test, key=len)
+    def scored_rows(self, slot: int, split: Literal["validation", "test"] | None = None) -> list[Row]:
+        """Of a split that is scored; None for the larger of the two."""
+        data = self.data
+        examples = getattr(data, split) if split else max(data.validation, data.test, key=len)
         return [Row(slot, example, 0, example.num_shared_tokens if self.shares_prefixes else 0) for example in examples]
 
 
