@@ -21,6 +21,7 @@ from rankwise.reporting.format import (
     format_bytes,
     format_difference,
     format_estimate,
+    format_outcome,
     format_p,
     format_rate,
     format_seconds,
@@ -163,5 +164,5 @@ def _arm_cells(arm: ArmComparison) -> list[str]:
         format_estimate(arm.test_loss),
         format_difference(difference.estimate) if difference else MISSING,
         format_p(difference.p_holm) if difference else MISSING,
-        "baseline" if arm.is_baseline else (difference.outcome if difference else MISSING),
+        format_outcome(arm),
     ]

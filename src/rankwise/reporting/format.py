@@ -1,8 +1,9 @@
 """Numbers as people read them. Every function gives an en dash for what is missing."""
 
 import math
+from collections.abc import Sequence
 
-from rankwise.reporting.values import Estimate, Range, Span
+from rankwise.reporting.values import ArmComparison, Estimate, Range, Span
 
 MISSING = "–"
 MINUS = "−"
@@ -48,6 +49,18 @@ def format_p(p: float | None) -> str:
 def format_equals(p: str) -> str:
     """`= 0.031` or `< 0.001`, to stand behind a name."""
     return p if p.startswith("<") else f"= {p}"
+
+
+def format_outcome(arm: ArmComparison) -> str:
+    """The verdict on an arm in a word or two; `baseline` for the arm that all others are compared with."""
+    if arm.is_baseline:
+        return "baseline"
+    return arm.difference.outcome if arm.difference else MISSING
+
+
+def format_names(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def format_effect(effect_size: float | None) -> str:

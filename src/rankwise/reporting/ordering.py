@@ -5,7 +5,7 @@ import numpy as np
 from rankwise.ledger.results import StudyResults
 from rankwise.reporting.collect import deviations, is_scored, reported_runs
 from rankwise.reporting.estimates import to_estimate
-from rankwise.reporting.format import format_p, format_percent
+from rankwise.reporting.format import format_equals, format_p, format_percent
 from rankwise.reporting.markdown import escape
 from rankwise.reporting.values import Ordering, StudyComparison
 from rankwise.statistics.orderings import ordering_stability
@@ -40,14 +40,12 @@ def ordering_section(comparison: StudyComparison) -> str:
     agreement = f"{tau.value:.2f}{interval}".replace("-", "−")
     ranked = sorted(found.first_frac.items(), key=lambda item: -item[1])
     firsts = ", ".join(f"{escape(arm)} {format_percent(share)}" for arm, share in ranked if share)
-    friedman = f" Friedman's test of no order at all: p {_equals(format_p(found.p))}." if found.p is not None else ""
+    friedman = (
+        f" Friedman's test of no order at all: p {format_equals(format_p(found.p))}." if found.p is not None else ""
+    )
     return (
         "### Would one seed have told the same?\n\n"
         f"The orders that two seeds give to these {len(found.arms)} arms agree with Kendall's tau {agreement} on "
         f"average (1: the same order, 0: nothing in common; {len(found.seeds)} seeds, "
         f"{escape(tau.method)}).{friedman} Lowest test loss, share of seeds: {firsts}.\n"
     )
-
-
-def _equals(p: str) -> str:
-    return p if p.startswith("<") else f"= {p}"

@@ -9,6 +9,7 @@ from rankwise.reporting.format import (
     format_effect,
     format_estimate,
     format_loss,
+    format_outcome,
     format_p,
     format_percent,
     format_rate,
@@ -42,7 +43,7 @@ def _main_row(arm: ArmComparison) -> tuple[str, ...]:
         format_estimate(arm.test_loss),
         format_difference(arm.difference.estimate) if arm.difference else MISSING,
         format_p(arm.difference.p_holm) if arm.difference else MISSING,
-        "baseline" if arm.is_baseline else arm.difference.outcome if arm.difference else MISSING,
+        format_outcome(arm),
     )
 
 

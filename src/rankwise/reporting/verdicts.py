@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import get_args
 
-from rankwise.reporting.format import MISSING, format_difference, format_equals, format_loss, format_p
+from rankwise.reporting.format import MISSING, format_difference, format_equals, format_loss, format_names, format_p
 from rankwise.reporting.markdown import bullets, code, escape
 from rankwise.reporting.values import ArmComparison, StudyComparison
 from rankwise.statistics.verdict import Word
@@ -42,7 +42,7 @@ def verdict_section(comparison: StudyComparison) -> str:
         text += f"Not an equal comparison: {_summary(others, comparison)}.\n"
     absent = [_bold_name(arm) for arm in comparison.arms if not arm.is_baseline and not arm.difference]
     if absent:
-        text += f"Not compared yet: {_listed(absent)}.\n"
+        text += f"Not compared yet: {format_names(absent)}.\n"
     baseline = escape(comparison.baseline)
     return f"{text}{_resolution(comparison)}\n{bullets(_evidence(arm, baseline) for arm in [*same, *others])}"
 
@@ -68,13 +68,8 @@ def _summary(arms: Sequence[ArmComparison], comparison: StudyComparison) -> str:
         names = [_bold_name(arm) for arm in arms if arm.difference and arm.difference.outcome == outcome]
         if names:
             verb = "is" if len(names) == 1 else "are"
-            clauses.append(f"{_listed(names)} {verb} {_PHRASES[outcome]} {escape(comparison.baseline)}")
+            clauses.append(f"{format_names(names)} {verb} {_PHRASES[outcome]} {escape(comparison.baseline)}")
     return "; ".join(clauses)
-
-
-def _listed(names: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _bold_name(arm: ArmComparison) -> str:

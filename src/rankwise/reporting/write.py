@@ -1,13 +1,9 @@
 """Write a report: RESULTS.md, report.html, figures with their data, and every number as JSON; all of it or nothing."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from rankwise.errors import ReportError
 from rankwise.ledger.results import StudyResults
 from rankwise.reporting.comparison import compare_arms
 from rankwise.reporting.document import render_results
@@ -16,12 +12,17 @@ from rankwise.reporting.kept import keep_report
 from rankwise.reporting.markdown import plain
 from rankwise.reporting.numbers import comparison_json
 from rankwise.reporting.page.render import render_page
+from rankwise.reporting.staging import staged
 from rankwise.reporting.style import FigureFiles
 from rankwise.reporting.sweeps_section import answers_section
 from rankwise.reporting.verdicts import completeness, verdict_section
 
 FILES = ("comparison.json", "report.html", "RESULTS.md")
 """Beside the figures, in the order in which they are put in place."""
+ADVICE = (
+    "Name a folder that can be written, or make room on the disk, and give the same command again; the ledger holds "
+    "everything it needs."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ def write_report(results: StudyResults, out: Path, *, command: str | None = None
     Raises ReportError where the folder cannot be written; what was there before is then unchanged.
     """
     comparison = compare_arms(results)
-    with _staged(out) as staging:
+    with staged(out, "report", ADVICE) as staging:
         (staging / "figures").mkdir()
         drawn = [files for draw in FIGURES.values() if (files := draw(results, comparison, staging / "figures"))]
         figures = tuple(replace(files, folder=out / "figures") for files in drawn)
@@ -71,20 +72,6 @@ def write_report(results: StudyResults, out: Path, *, command: str | None = None
         figures=figures,
         verdict=verdict,
     )
-
-
-@contextmanager
-def _staged(out: Path) -> Iterator[Path]:
-    """A folder beside the final files, on the same disk, that is gone afterwards whatever happens."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".report-", dir=out) as staging:
-            yield Path(staging)
-    except OSError as error:
-        raise ReportError(
-            f"{out}: the report cannot be written ({error.strerror or error}). Name a folder that can be written, or "
-            "make room on the disk, and give the same command again; the ledger holds everything it needs."
-        ) from error
 
 
 def _publish(staging: Path, out: Path) -> None:

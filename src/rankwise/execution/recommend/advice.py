@@ -10,6 +10,7 @@ from rankwise.reporting.format import (
     format_count,
     format_difference,
     format_loss,
+    format_names,
     format_p,
     format_rate,
     format_seconds,
@@ -68,7 +69,7 @@ def _confirmed(answer: Answer, chosen: Finalist) -> list[str]:
     if edges := [f.arm.name for f in judgement.finalists if f.is_rate_at_edge]:
         parts.append(
             f"At the edge of the learning rates that were tried at full length, so that a better one may lie beyond: "
-            f"{_listed(edges)}."
+            f"{format_names(edges)}."
         )
     num_pairs = len(judgement.comparisons)
     if num_pairs and num_seeds < (needed := smallest_decidable_n(num_pairs, question.level)):
@@ -158,7 +159,7 @@ def _undecided(answer: Answer, chosen: Finalist) -> list[str]:
     power = (
         f" These seeds show a difference of {format_loss(max(detectable))} nats with 80% power." if detectable else ""
     )
-    return [f"Not decided: whether it differs from {_listed(told)}.{power}"]
+    return [f"Not decided: whether it differs from {format_names(told)}.{power}"]
 
 
 def _more_seeds(difference: Difference) -> str:
@@ -167,7 +168,7 @@ def _more_seeds(difference: Difference) -> str:
 
 def _ended_badly(finalists: Iterable[Finalist]) -> list[str]:
     bad = [f"{f.arm.name} ({format_count(f.num_ended_badly, 'run')})" for f in finalists if f.num_ended_badly]
-    return [f"Not eligible, because confirming runs diverged or failed: {_listed(bad)}."] if bad else []
+    return [f"Not eligible, because confirming runs diverged or failed: {format_names(bad)}."] if bad else []
 
 
 def _unconfirmed(answer: Answer, chosen: Finalist) -> list[str]:
@@ -203,7 +204,3 @@ def _numbers(difference: Difference) -> str:
     return text + (
         f", p {p if p.startswith('<') else f'= {p}'} after Holm's adjustment" if difference.p_holm is not None else ""
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

@@ -8,14 +8,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
-from rankwise.reporting.estimates import perplexity_of
 from rankwise.reporting.format import (
     MISSING,
     format_bytes,
     format_difference,
     format_effect,
+    format_equals,
     format_estimate,
     format_loss,
+    format_names,
+    format_outcome,
     format_p,
     format_percent,
     format_rate,
@@ -39,7 +41,7 @@ ARM_FACTS: Mapping[str, Callable[[ArmComparison], str]] = {
     "params": lambda arm: format_span(arm.params),
     "rate": lambda arm: format_rate(arm.learning_rate),
     "loss": lambda arm: format_estimate(arm.test_loss),
-    "perplexity": lambda arm: format_estimate(arm.test_loss and perplexity_of(arm.test_loss), digits=3),
+    "perplexity": lambda arm: format_estimate(arm.perplexity, digits=3),
     "accuracy": lambda arm: format_estimate(arm.token_accuracy),
     "time": lambda arm: format_seconds(arm.wall_s),
     "memory": lambda arm: format_bytes(arm.peak_memory_bytes),
@@ -49,7 +51,7 @@ ARM_FACTS: Mapping[str, Callable[[ArmComparison], str]] = {
         f"{format_difference(arm.difference.estimate)}, {arm.difference.outcome}" if arm.difference else MISSING
     ),
     "size": lambda arm: format_loss(abs(arm.difference.estimate.value)) if arm.difference else MISSING,
-    "outcome": lambda arm: "baseline" if arm.is_baseline else arm.difference.outcome if arm.difference else MISSING,
+    "outcome": format_outcome,
     "p": lambda arm: format_p(arm.difference.p) if arm.difference else MISSING,
     "p_holm": lambda arm: format_p(arm.difference.p_holm) if arm.difference else MISSING,
     "p_equivalence": lambda arm: format_p(arm.difference.p_equivalence) if arm.difference else MISSING,
@@ -114,7 +116,7 @@ def _paper_facts(sources: Sequence[Source]) -> Iterator[tuple[str, str]]:
     yield "paper.seeds", _span([found.num_seeds for found in comparisons])
     yield "paper.levels", " or ".join(dict.fromkeys(f"{found.level:.0%}" for found in comparisons))
     yield "paper.margins", " or ".join(dict.fromkeys(f"{found.equivalence_nats:g}" for found in comparisons))
-    yield "paper.studies", _listed([found.study for found in comparisons])
+    yield "paper.studies", format_names([found.study for found in comparisons])
 
 
 def _study_facts(source: Source) -> Iterator[tuple[str, str]]:
@@ -180,12 +182,10 @@ def sentence_of(arm: ArmComparison) -> str:
         return "not compared"
     text = f"{found.outcome}, {format_difference(found.estimate)} nats, n = {len(found.seeds)}"
     if found.outcome == "practically the same":
-        return f"{text}, smaller than the margin with p {_equals(format_p(found.p_equivalence))}"
-    return text if found.p_holm is None else f"{text}, p {_equals(format_p(found.p_holm))} after Holm's adjustment"
-
-
-def _equals(p: str) -> str:
-    return p if p.startswith("<") else f"= {p}"
+        return f"{text}, smaller than the margin with p {format_equals(format_p(found.p_equivalence))}"
+    return (
+        text if found.p_holm is None else f"{text}, p {format_equals(format_p(found.p_holm))} after Holm's adjustment"
+    )
 
 
 def answers_of(found: StudyComparison) -> tuple[str, ...]:
@@ -219,13 +219,9 @@ def _verdict(found: StudyComparison) -> str:
 
 def _diverged(found: StudyComparison) -> str:
     arms = [f"{arm.name} (seed {format_seeds(arm.diverged_seeds)})" for arm in found.arms if arm.diverged_seeds]
-    return f"Diverged, and in no mean: {_listed(arms)}." if arms else "No reported run diverged."
+    return f"Diverged, and in no mean: {format_names(arms)}." if arms else "No reported run diverged."
 
 
 def _span(numbers: Sequence[int]) -> str:
     low, high = min(numbers), max(numbers)
     return str(low) if low == high else f"{low} to {high}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from rankwise.reporting.estimates import perplexity_of
 from rankwise.reporting.format import (
     MISSING,
     format_bytes,
@@ -11,6 +10,7 @@ from rankwise.reporting.format import (
     format_effect,
     format_estimate,
     format_loss,
+    format_outcome,
     format_p,
     format_percent,
     format_rate,
@@ -137,7 +137,7 @@ def _main_row(arm: ArmComparison) -> tuple[str, ...]:
         format_loss(arm.test_loss.value if arm.test_loss else None),
         format_difference(arm.difference.estimate) if arm.difference else MISSING,
         format_p(arm.difference.p_holm) if arm.difference else MISSING,
-        "baseline" if arm.is_baseline else arm.difference.outcome if arm.difference else MISSING,
+        format_outcome(arm),
     )
 
 
@@ -298,7 +298,7 @@ def cost_table(source: Source) -> Table:
 def _cost_row(arm: ArmComparison) -> tuple[str, ...]:
     return (
         arm.name,
-        format_estimate(arm.test_loss and perplexity_of(arm.test_loss), digits=3),
+        format_estimate(arm.perplexity, digits=3),
         format_percent(arm.token_accuracy.value if arm.token_accuracy else None),
         format_seconds(arm.wall_s),
         format_seconds(arm.probe_wall_s),

@@ -1,14 +1,10 @@
 """Write a paper into a folder: main.tex and all that it needs, and main.md; all of it or nothing."""
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from rankwise.errors import ReportError
 from rankwise.reporting.paper.blocks import Figure, Table
 from rankwise.reporting.paper.config import PaperConfig
 from rankwise.reporting.paper.document import write_document
@@ -16,6 +12,9 @@ from rankwise.reporting.paper.latex import render_macros, render_main, render_ta
 from rankwise.reporting.paper.markdown import render_markdown
 from rankwise.reporting.paper.references import read_references
 from rankwise.reporting.paper.sources import read_prose, read_sources
+from rankwise.reporting.staging import staged
+
+ADVICE = "Name a folder that can be written with --out, or make room on the disk, and give the same command again."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +40,7 @@ def write_paper(config: PaperConfig, out: Path) -> PaperFiles:
     bibtex = _asset("references.bib") + (f"\n{read_prose(config.references).text}" if config.references else "")
     references = read_references(bibtex)
     paper, notes = write_document(sources, config, references)
-    with _staged(out) as staging:
+    with staged(out, "paper", ADVICE) as staging:
         for name in ("tables", "figures"):
             (staging / name).mkdir()
         for block in paper.body:
@@ -63,20 +62,6 @@ def _asset(name: str) -> str:
 
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def _staged(out: Path) -> Iterator[Path]:
-    """A folder beside the final files, on the same disk, that is gone afterwards whatever happens."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".paper-", dir=out) as staging:
-            yield Path(staging)
-    except OSError as error:
-        raise ReportError(
-            f"{out}: the paper cannot be written ({error.strerror or error}). Name a folder that can be written with "
-            "--out, or make room on the disk, and give the same command again."
-        ) from error
 
 
 def _publish(staging: Path, out: Path) -> None:
