@@ -32,6 +32,9 @@ class SiteAllocation:
     lr_factor_down: float = 1.0
     """What the run's learning rate is multiplied with at this site's `down`."""
     lr_factor_up: float = 1.0
+    signal: float | None = None
+    """What the strategy went by at this site (`RunAllocated.signal` says what that is); None where it measured nothing.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,8 @@ class RunAllocated(Record):
     """Time of the probe that the strategy needed; 0 for strategies that measure nothing."""
     probe_peak_memory_bytes: int = 0
     """Peak memory of that probe; 0 where nothing was measured."""
+    signal: str | None = None
+    """What `SiteAllocation.signal` is, with its unit; None for strategies that measure nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ CURRENT = [
     (3, "add_answers"),
     (4, "add_quantization_errors"),
     (5, "add_predictions"),
+    (6, "add_signals"),
 ]
 ASSETS = sorted((Path(__file__).parent / "assets").glob("v*.sqlite"))
 
@@ -84,6 +85,8 @@ def test_what_an_old_ledger_never_measured_is_missing(tmp_path):
     assert (run.outcomes, run.revisions, run.traces) == ((), (), ())
     assert (run.stored_params, run.held_params, run.probe_peak_memory_bytes) == (None, None, None)
     assert (run.predicted_wall_s, run.micro_tokens, run.pack_id) == (None, None, None)
+    assert run.signal is None
+    assert {site.signal for site in run.sites} == {None}
     assert {(site.lr_factor_down, site.lr_factor_up) for site in run.sites} == {(1.0, 1.0)}
     assert len(run.grad_norm_curve) == 8  # stored since the first version
     assert not {"test_calibration_error", "test_exact_match", "forgetting"} & run.scores.keys()
@@ -108,6 +111,16 @@ def test_predictions_are_read(tmp_path):
     assert (run.predicted_wall_s, run.micro_tokens, run.pack_id) == (11.0, 2048, "0123456789abcdef")
 
 
+def test_signals_are_read(tmp_path):
+    path = shutil.copy(ASSETS[5], tmp_path / "ledger.db")
+    with open_ledger(str(path)) as ledger:
+        results = ledger.study_results("sample")
+    measured, plain = results.reported("linear_decay")[0], results.reported("uniform")[0]
+    assert measured.signal == "RMS gradient (nats per unit weight)"
+    assert [site.signal for site in measured.sites] == [0.75, 0.25]
+    assert (plain.signal, [site.signal for site in plain.sites]) == (None, [None, None])
+
+
 def add_notes(connection):
     connection.execute(text("ALTER TABLE studies ADD COLUMN notes TEXT"))
 
@@ -121,7 +134,7 @@ def test_opening_applies_what_is_missing_once_and_keeps_the_rest(old_ledger, mon
     monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, add_notes))
     for _ in range(2):
         with open_ledger(str(old_ledger)) as ledger:
-            assert recorded(ledger) == [*CURRENT, (6, "add_notes")]
+            assert recorded(ledger) == [*CURRENT, (7, "add_notes")]
             assert "notes" in {name for name, _, _ in table_shapes(ledger)["studies"]["columns"]}
             assert ledger.study_names() == ["sample"]
 
@@ -141,5 +154,5 @@ def test_a_migration_that_breaks_off_leaves_the_ledger_as_it_was(old_ledger, mon
 def test_a_ledger_of_a_newer_version_is_refused_and_left_alone(url):
     with open_ledger(url) as ledger, ledger._write() as connection:
         connection.execute(insert(SCHEMA_MIGRATIONS).values(version=99, name="from_the_future", applied_at=0.0))
-    with pytest.raises(LedgerError, match=r"schema version 99, written by a newer Rankwise; .* up to 5\. Nothing"):
+    with pytest.raises(LedgerError, match=r"schema version 99, written by a newer Rankwise; .* up to 6\. Nothing"):
         open_ledger(url)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rankwise.allocation import STRATEGIES, Signal, SiteView, Strategy, build_strategy
+from rankwise.allocation.sites import SiteSignal
 from rankwise.testing import STRATEGY_CHECKS, check_strategy, strategy_contract
 
 PAGE = Path(__file__).parents[2] / "docs" / "add-a-strategy.md"
@@ -126,6 +127,13 @@ class Undeclared(Silent):
     needs: ClassVar[frozenset[Signal]] = frozenset()
 
 
+class Unshaped(Silent):
+    """Shows one number for all sites."""
+
+    def site_signal(self, sites):
+        return SiteSignal(name="all", values_L=sites.signals[Signal.GRADIENT_RMS].mean())
+
+
 class Loose(Honest, extra="ignore"):
     """Takes any setting."""
 
@@ -150,6 +158,7 @@ BROKEN = [
     (GivesAway, "leaves_its_view_untouched", "view"),
     (Positional, "follows_a_reordering", "another order"),
     (Undeclared, "asks_for_what_it_reads", "gradient_rms"),
+    (Unshaped, "shows_what_it_goes_by", "shape"),
     (Loose, "refuses_unknown_settings", "no_such_setting"),
     (Thawed, "cannot_be_changed", "frozen"),
 ]

@@ -123,3 +123,42 @@ def test_controls_of_every_measured_strategy_spend_the_same_budget():
         assert maps[name] != maps[f"inverted-{name}"], name
         assert maps[name] != maps[f"shuffled-{name}"], name
         assert len(maps[name]) == len(find_sites(base.model))
+
+
+@pytest.mark.parametrize(
+    ("arm", "name"),
+    [
+        ("{strategy: empirical}", "RMS gradient (nats per unit weight)"),
+        ("{strategy: shuffled, of: fisher}", "mean squared gradient (nats² per unit weight²)"),
+        ("{strategy: gora}", "mean |weight × gradient| (nats)"),
+        ("{strategy: eva}", "input variance explained by component 2 (share)"),
+        ("{strategy: weight_spectrum}", "stable rank of the weight (directions)"),
+        ("{strategy: early_gradient_spectrum}", "effective rank of the whitened gradient (directions)"),
+        ("{strategy: linear_decay}", None),
+        ("{strategy: truncate}", None),
+    ],
+)
+def test_what_a_strategy_goes_by_is_recorded_per_site(arm, name):
+    base, (run,) = tiny_base(), tiny_runs([arm])
+    told = next(train_pack(base, [Allocator(base).allocate(run, tiny_data())]))
+    (allocated,) = (record for record in told if isinstance(record, RunAllocated))
+    assert allocated.signal == name
+    values = [site.signal for site in allocated.sites]
+    if name is None:
+        assert set(values) == {None}
+        return
+    assert all(value > 0 for value in values)
+    assert len(set(values)) > 1
+
+
+def test_the_recorded_signal_is_the_measured_one():
+    base, data = tiny_base(), tiny_data()
+    (run,) = tiny_runs(["{strategy: inverted, of: empirical}"])
+    allocated = Allocator(base).allocate(run, data)
+    sites = find_sites(base.model, run.arm.targets)
+    measured = measure(base.model, sites, probe_batches(base, run, data), [Signal.GRADIENT_RMS])
+    told = next(record for record in next(train_pack(base, [allocated])) if isinstance(record, RunAllocated))
+    assert [site.site for site in told.sites] == [site.name for site in sites]
+    assert [site.signal for site in told.sites] == pytest.approx(list(measured.values[Signal.GRADIENT_RMS]), rel=1e-6)
+    ranks = sorted(told.sites, key=lambda site: site.signal)
+    assert ranks[0].realised_rank > ranks[-1].realised_rank

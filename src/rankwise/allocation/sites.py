@@ -42,6 +42,31 @@ class Signal(StrEnum):
         """Whether it has a row (K,) per site rather than a number."""
         return self in (Signal.GRADIENT_SPECTRUM, Signal.ACTIVATION_VARIANCE, Signal.WEIGHT_SPECTRUM)
 
+    @property
+    def in_words(self) -> str:
+        """What it is, with its unit, as the axis of a figure says it."""
+        return _IN_WORDS[self]
+
+
+_IN_WORDS = {
+    Signal.GRADIENT_RMS: "RMS gradient (nats per unit weight)",
+    Signal.FISHER: "mean squared gradient (nats² per unit weight²)",
+    Signal.GRADIENT_SENSITIVITY: "mean |weight × gradient| (nats)",
+    Signal.GRADIENT_SPECTRUM: "singular values of the whitened gradient",
+    Signal.ACTIVATION_VARIANCE: "explained variance of the input (share)",
+    Signal.WEIGHT_SPECTRUM: "singular values of the weight",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteSignal:
+    """What a rule went by at each site, as the one number that its ranks can be held against."""
+
+    name: str
+    """What it is, with its unit, as the axis of a figure says it."""
+    values_L: np.ndarray
+    """float64 (L,)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Site:

@@ -96,6 +96,12 @@ def add_predictions(connection: Connection) -> None:
     _add_column(connection, "runs", "pack_id", String(16))
 
 
+def add_signals(connection: Connection) -> None:
+    """Version 6: what a strategy went by at each site, and what that is."""
+    _add_column(connection, "runs", "signal", Text())
+    _add_column(connection, "allocations", "signal", Double())
+
+
 def _add_column(connection: Connection, table: str, name: str, kind: TypeEngine[Any], rest: str = "") -> None:
     type_name = kind.compile(dialect=connection.dialect)
     connection.execute(text(f"ALTER TABLE {table} ADD COLUMN {name} {type_name} {rest}"))
@@ -113,6 +119,7 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     add_answers,
     add_quantization_errors,
     add_predictions,
+    add_signals,
 )
 """Version n is the database after the first n of them."""
 

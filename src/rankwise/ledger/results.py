@@ -75,6 +75,9 @@ class RunRow:
     wall_s: float | None = None
     probe_wall_s: float | None = None
     probe_peak_memory_bytes: int | None = None
+    signal: str | None = None
+    """What `SiteAllocation.signal` is, with its unit; None where the strategy measures nothing, and for runs of a
+    ledger older than this record."""
     peak_memory_bytes: int | None = None
     predicted_memory_bytes: int | None = None
     predicted_wall_s: float | None = None

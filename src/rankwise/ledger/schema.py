@@ -67,6 +67,7 @@ RUNS = Table(
     Column("residual_params", BigInteger),
     Column("probe_wall_s", Double),
     Column("probe_peak_memory_bytes", BigInteger),
+    Column("signal", Text),
     # The adapter as it was stored.
     Column("stored_params", BigInteger),
     Column("held_params", BigInteger),
@@ -122,6 +123,8 @@ ALLOCATIONS = Table(
     Column("params", BigInteger, nullable=False),
     Column("lr_factor_down", Double, nullable=False, server_default="1.0"),
     Column("lr_factor_up", Double, nullable=False, server_default="1.0"),
+    # What the strategy went by at the site; `runs.signal` says what that is.
+    Column("signal", Double),
 )
 
 # What each site's adapter was at the end of training, in the order of `allocations`.

@@ -37,6 +37,9 @@ RANKS = {"uniform": (4, 4), "linear_decay": (6, 2), "random": (3, 5)}
 """Of the two sites, per strategy."""
 REVISIONS = {"linear_decay": {2: (5, 3), 4: (6, 2)}}
 """Step -> ranks, of the strategy that here plays the one that moves them."""
+SIGNAL = "RMS gradient (nats per unit weight)"
+SIGNALS = {"linear_decay": (0.75, 0.25)}
+"""Of the two sites, of the strategy that here also plays one that measures."""
 
 
 def sample_study(name: str = "sample", arms: Sequence[str] = ("uniform", "linear_decay", "random")) -> Study:
@@ -108,7 +111,8 @@ def write_sample(ledger: Ledger) -> Study:
 
 def _training_records(run: Run, steps: int) -> Iterator[Record]:
     """The allocation, the validation loss before training, and the steps."""
-    sites = tuple(_site(i, rank) for i, rank in enumerate(RANKS[run.arm.strategy]))
+    signals = SIGNALS.get(run.arm.strategy)
+    sites = tuple(_site(i, rank, signals[i] if signals else None) for i, rank in enumerate(RANKS[run.arm.strategy]))
     params = sum(site.params for site in sites)
     yield RunAllocated(
         run_id=run.id,
@@ -118,6 +122,7 @@ def _training_records(run: Run, steps: int) -> Iterator[Record]:
         residual_params=130 - params,
         probe_wall_s=0.5,
         probe_peak_memory_bytes=200 * 2**20,
+        signal=SIGNAL if signals else None,
     )
     yield _evaluated(run, "validation", 0)
     for step in range(1, steps + 1):
@@ -142,7 +147,7 @@ def _training_records(run: Run, steps: int) -> Iterator[Record]:
         )
 
 
-def _site(index: int, rank: int) -> SiteAllocation:
+def _site(index: int, rank: int, signal: float | None) -> SiteAllocation:
     return SiteAllocation(
         site=f"model.layers.{index}.self_attn.q_proj",
         kind="attention",
@@ -154,6 +159,7 @@ def _site(index: int, rank: int) -> SiteAllocation:
         scale=16 / rank,
         params=rank * 16,
         lr_factor_up=2.0,
+        signal=signal,
     )
 
 

@@ -153,6 +153,22 @@ def asks_for_what_it_reads(strategy: Strategy) -> None:
     _expect(np.array_equal(ideal_L, strategy.ideal_ranks(view)), strategy, "reads signals that `needs` does not name")
 
 
+def shows_what_it_goes_by(strategy: Strategy) -> None:
+    """Where it has a signal to be shown, that is one finite number per site with a name, from what it needs."""
+    for num_layers, signal_of in product((0, 4), (None, np.zeros)):
+        view = example_view(num_layers, signal_of)
+        needed = {signal: view.signals[signal] for signal in strategy.required_signals()}
+        if not needed:
+            return
+        found = strategy.site_signal(replace(view, signals=needed))
+        if found is None:
+            continue
+        shape, size = np.shape(found.values_L), len(view.sites)
+        _expect(shape == (size,), strategy, f"shows a signal of shape {shape} for {size} sites")
+        _expect(bool(np.isfinite(found.values_L).all()), strategy, "shows a signal that is not finite")
+        _expect(bool(found.name), strategy, "shows a signal without a name")
+
+
 def round_trips_through_text(strategy: Strategy) -> None:
     """Its settings survive JSON and YAML, so a stored study builds the same strategy again."""
     settings = strategy.model_dump(mode="json")
@@ -229,6 +245,7 @@ STRATEGY_CHECKS: Sequence[Callable[[Strategy], None]] = (
     leaves_its_view_untouched,
     follows_a_reordering,
     asks_for_what_it_reads,
+    shows_what_it_goes_by,
     ends_within_the_budget,
     revises_the_same_each_time,
     round_trips_through_text,

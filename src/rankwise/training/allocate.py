@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rankwise.allocation import RankMap, Signal, Site, SiteView, allocate, resolve_budget
+from rankwise.allocation.sites import SiteSignal
 from rankwise.allocation.strategies.eva import LARGEST_RHO
 from rankwise.data.examples import TokenizedExample
 from rankwise.data.general import GENERAL, load_general
@@ -141,7 +142,14 @@ class Allocator:
             initial=start.initial,
             probe_wall_s=sum(walls_s, start.wall_s),
             probe_peak_memory_bytes=max([*peaks_bytes, start.peak_memory_bytes]),
+            signal=self._site_signal(request, values),
         )
+
+    def _site_signal(self, request: _Request, values: Mapping[Signal, np.ndarray]) -> SiteSignal | None:
+        """What the run's strategy went by; None where it measured nothing."""
+        budget_params = _budget_params(request.run, request.sites, self.base.num_params)
+        view = SiteView(sites=request.sites, signals=values, budget_params=budget_params)
+        return request.run.arm.build_strategy().site_signal(view) if values else None
 
     def _general_text(self) -> tuple[TokenizedExample, ...]:
         if not self._general:

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from rankwise.allocation.rank_map import RankMap
+from rankwise.allocation.sites import SiteSignal
 from rankwise.data.batches import MicroBatch, Row
 from rankwise.data.examples import TokenizedExample
 from rankwise.data.prepare import PreparedData
@@ -66,6 +67,8 @@ class AllocatedRun:
     """Time that measuring what its strategy and its initialisation need took, whether or not others needed it too."""
     probe_peak_memory_bytes: int = 0
     """Peak memory meanwhile, of the process or the device; 0 where nothing was measured."""
+    signal: SiteSignal | None = None
+    """What its strategy went by, in the order of the map's sites; None for strategies that measure nothing."""
     predicted_wall_s: float | None = None
     """What the planner expected of it: its share of its pack's time, the probe left out."""
 
@@ -209,12 +212,13 @@ class _PackTraining:
         allocated: list[Record] = [
             RunAllocated(
                 run_id=r.run.id,
-                sites=self._with_rates(slot, sites),
+                sites=_with_signal(r, self._with_rates(slot, sites)),
                 budget_params=r.rank_map.budget_params,
                 params=sum(site.params for site in sites),
                 residual_params=r.rank_map.budget_params - sum(site.params for site in sites),
                 probe_wall_s=r.probe_wall_s,
                 probe_peak_memory_bytes=r.probe_peak_memory_bytes,
+                signal=r.signal.name if r.signal else None,
             )
             for r, slot, sites in zip(self.runs, self.slots, audited, strict=True)
         ]
@@ -457,6 +461,15 @@ class _PackTraining:
         for slot, moving, state in zip(self.slots, self.moving, saved.state["moving"], strict=True):
             if moving is not None:
                 moving.restore(_beginning_with(f"moving.{slot.number}.", saved.tensors), state)
+
+
+def _with_signal(run: AllocatedRun, sites: tuple[SiteAllocation, ...]) -> tuple[SiteAllocation, ...]:
+    """The sites with what the run's strategy went by at each of them."""
+    if run.signal is None:
+        return sites
+    names = (site.name for site in run.rank_map.sites)
+    values = dict(zip(names, map(float, run.signal.values_L), strict=True))
+    return tuple(replace(site, signal=values[site.site]) for site in sites)
 
 
 def _beginning_with(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

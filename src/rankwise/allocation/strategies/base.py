@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from rankwise.allocation.rank_view import RankView
-from rankwise.allocation.sites import Signal, SiteView
+from rankwise.allocation.sites import Signal, SiteSignal, SiteView
 from rankwise.errors import AllocationError
 
 
@@ -44,6 +44,20 @@ class Strategy(BaseModel, frozen=True, extra="forbid"):
     def required_signals(self) -> frozenset[Signal]:
         """`needs`, and those of a wrapped strategy where there is one."""
         return self.needs
+
+    def site_signal(self, sites: SiteView) -> SiteSignal | None:
+        """What the rule goes by at each site, as one number that its ranks can be shown against; None where there is
+        no such number.
+
+        Here: the signal in `needs`, where it is the only one and no spectrum. A rule that reads a spectrum says what it
+        makes of it.
+        """
+        if len(self.needs) != 1:
+            return None
+        (signal,) = self.needs
+        if signal.is_spectrum:
+            return None
+        return SiteSignal(name=signal.in_words, values_L=np.asarray(sites.signals[signal], dtype=np.float64))
 
     def mover(self) -> "RankMover | None":
         """What moves ranks while training; None for a static strategy, whose ranks stay."""

@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from rankwise.allocation.sites import Signal, SiteView
+from rankwise.allocation.sites import Signal, SiteSignal, SiteView
 from rankwise.allocation.strategies.base import Strategy
 from rankwise.allocation.strategies.components import take_in_order
 from rankwise.allocation.strategies.spectrum import effective_rank
@@ -31,9 +31,8 @@ class EarlyGradientSpectrum(Strategy):
     """Largest rank of a site, as a multiple of the mean rank."""
 
     def ideal_ranks(self, sites: SiteView) -> np.ndarray:
-        values_LK = np.asarray(sites.signals[Signal.GRADIENT_SPECTRUM], dtype=np.float64)
         _, most = self.rank_bounds(sites)
-        worth_LK = effective_rank(values_LK, power=2)[:, None] / np.sqrt(np.arange(1, most + 1))
+        worth_LK = _score(sites)[:, None] / np.sqrt(np.arange(1, most + 1))
         priority_LK = worth_LK / sites.costs_L[:, None]
         priority_LK[:, 0] = np.inf
         return take_in_order(priority_LK, sites.costs_L, sites.budget)
@@ -41,3 +40,11 @@ class EarlyGradientSpectrum(Strategy):
     def rank_bounds(self, sites: SiteView) -> tuple[int, int]:
         widest = max(site.max_rank for site in sites.sites)
         return 1, min(widest, max(1, round(self.most * sites.mean_rank)))
+
+    def site_signal(self, sites: SiteView) -> SiteSignal:
+        return SiteSignal(name="effective rank of the whitened gradient (directions)", values_L=_score(sites))
+
+
+def _score(sites: SiteView) -> np.ndarray:
+    """The effective rank of each site's whitened gradient: (L,)."""
+    return effective_rank(np.asarray(sites.signals[Signal.GRADIENT_SPECTRUM], dtype=np.float64), power=2)

@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from rankwise.allocation.sites import Signal, SiteView
+from rankwise.allocation.sites import Signal, SiteSignal, SiteView
 from rankwise.allocation.strategies.base import Strategy
 from rankwise.allocation.strategies.components import take_in_order
 
@@ -41,6 +41,13 @@ class Eva(Strategy):
 
     def rank_bounds(self, sites: SiteView) -> tuple[int, int]:
         return 0, max(1, round(self.rho * sites.mean_rank))
+
+    def site_signal(self, sites: SiteView) -> SiteSignal:
+        """What the last component of a uniform rank would explain: sites above the cut of all ratios get more."""
+        ratios_LK = np.asarray(sites.signals[Signal.ACTIVATION_VARIANCE], dtype=np.float64)
+        component = min(max(1, round(sites.mean_rank)), ratios_LK.shape[1])
+        name = f"input variance explained by component {component} (share)"
+        return SiteSignal(name=name, values_L=ratios_LK[:, component - 1])
 
 
 def rank_sum(ratios_LK: np.ndarray, rank: int, rho: float = 2.0) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from rankwise.allocation.rank_view import RankView
-from rankwise.allocation.sites import Signal, SiteView
+from rankwise.allocation.sites import Signal, SiteSignal, SiteView
 from rankwise.allocation.strategies.base import RankMover, Strategy
 from rankwise.allocation.strategies.redirected import Redirected
 from rankwise.allocation.strategies.wrapped import Wrapped
@@ -33,6 +33,9 @@ class Inverted(Strategy):
 
     def rank_bounds(self, sites: SiteView) -> tuple[int, int | None]:
         return self.of.rank_bounds(sites)
+
+    def site_signal(self, sites: SiteView) -> SiteSignal | None:
+        return self.of.site_signal(sites)
 
     def ideal_ranks(self, sites: SiteView) -> np.ndarray:
         ideal_L = self.of.ideal_ranks(sites)

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from rankwise.allocation.rank_view import RankView
-from rankwise.allocation.sites import Signal, Site, SiteView
+from rankwise.allocation.sites import Signal, Site, SiteSignal, SiteView
 from rankwise.allocation.strategies.base import RankMover, Strategy
 from rankwise.allocation.strategies.redirected import Redirected
 from rankwise.allocation.strategies.wrapped import Wrapped
@@ -37,6 +37,9 @@ class Shuffled(Strategy):
 
     def rank_bounds(self, sites: SiteView) -> tuple[int, int | None]:
         return self.of.rank_bounds(sites)
+
+    def site_signal(self, sites: SiteView) -> SiteSignal | None:
+        return self.of.site_signal(sites)
 
     def ideal_ranks(self, sites: SiteView) -> np.ndarray:
         return self.of.ideal_ranks(sites)[self._source(sites.sites)]

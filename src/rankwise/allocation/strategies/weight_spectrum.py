@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from rankwise.allocation.sites import Signal, SiteView
+from rankwise.allocation.sites import Signal, SiteSignal, SiteView
 from rankwise.allocation.strategies.base import Strategy, relative_to_largest
 from rankwise.allocation.strategies.spectrum import effective_rank, stable_rank
 
@@ -26,6 +26,13 @@ class WeightSpectrum(Strategy):
     values, which heeds small ones more and differs less between sites."""
 
     def ideal_ranks(self, sites: SiteView) -> np.ndarray:
+        return relative_to_largest(self._used(sites))
+
+    def site_signal(self, sites: SiteView) -> SiteSignal:
+        name = f"{self.measure.replace('_', ' ')} of the weight (directions)"
+        return SiteSignal(name=name, values_L=self._used(sites))
+
+    def _used(self, sites: SiteView) -> np.ndarray:
+        """Directions that each weight is spread over: (L,)."""
         values_LK = np.asarray(sites.signals[Signal.WEIGHT_SPECTRUM], dtype=np.float64)
-        used_L = stable_rank(values_LK) if self.measure == "stable_rank" else effective_rank(values_LK, power=1)
-        return relative_to_largest(used_L)
+        return stable_rank(values_LK) if self.measure == "stable_rank" else effective_rank(values_LK, power=1)
