@@ -14,7 +14,7 @@ from rankwise.data.prefixes import shared_prefix_tokens
 from rankwise.data.prepare import PreparedData
 from rankwise.models.load import LoadedBase
 from rankwise.study import parse_study
-from rankwise.study.config import BaseSettings
+from rankwise.study.config import Arm, BaseSettings
 from rankwise.study.runs import Run
 from rankwise.training.allocate import Allocator
 from rankwise.training.engine import AllocatedRun
@@ -123,3 +123,12 @@ def templated_data() -> PreparedData:
         test=with_template(data.test),
         fingerprint="templated",
     )
+
+
+def checkpointed(runs: Sequence[AllocatedRun]) -> list[AllocatedRun]:
+    """The same runs with gradient checkpointing."""
+
+    def switched(arm: Arm) -> Arm:
+        return arm.model_copy(update={"train": arm.train.model_copy(update={"gradient_checkpointing": True})})
+
+    return [replace(run, run=run.run.model_copy(update={"arm": switched(run.run.arm)})) for run in runs]

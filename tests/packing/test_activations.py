@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from rankwise.allocation.rank_map import Scaling
+from rankwise.models.gradient_checkpointing import checkpointed_blocks
 from rankwise.models.sites import find_sites
 from rankwise.packing import activations as module
 from rankwise.packing.activations import ActivationSize, choose_micro_tokens, measure_activations
+from rankwise.profiling.live_tensors import LiveTensors
 from tests.families import FAMILIES, family, mixed_rank_map, random_pack
 
 
@@ -70,9 +72,48 @@ def test_blocks_before_the_first_adapted_layer_keep_nothing():
     assert last.per_token < 0.6 * everywhere.per_token
 
 
+def held_in_a_checkpointed_pass(model, pack, num_rows, num_tokens) -> int:
+    """Bytes when the forward pass is over, its result apart."""
+    ids = torch.zeros(num_rows, num_tokens, dtype=torch.long)
+    with (
+        pack.active_rows(torch.arange(num_rows) % pack.num_slots),
+        LiveTensors([*model.parameters(), *model.buffers(), ids]) as live,
+        checkpointed_blocks(model),
+    ):
+        hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        return live.live_bytes - hidden.untyped_storage().nbytes()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_with_gradient_checkpointing_it_is_what_is_held_when_the_forward_pass_is_over(name):
+    model = eager(name)
+    sites = [site.name for site in find_sites(model)]
+    size = measure_activations(model, sites, gradient_checkpointing=True)
+    pack = random_pack(model, [mixed_rank_map(model, Scaling())] * 2)
+    for num_rows, num_tokens in ((4, 20), (6, 33)):
+        held = held_in_a_checkpointed_pass(model, pack, num_rows, num_tokens)
+        expected = num_rows * num_tokens * size.of_token(num_tokens)
+        assert expected <= held <= 1.1 * expected  # positions besides, once a pass
+    pack.detach()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_inputs_and_both_blocks_together_are_what_is_kept_without(name):
+    """But for inputs that are not kept without: they add at most themselves."""
+    model = eager(name)
+    sites = [site.name for site in find_sites(model)]
+    plain = measure_activations(model, sites)
+    checkpointed = measure_activations(model, sites, gradient_checkpointing=True)
+    for num_tokens in (20, 33):
+        blocks, inputs = 2 * checkpointed.of_block(num_tokens), checkpointed.of_token(num_tokens)
+        assert blocks < plain.of_token(num_tokens) <= blocks + inputs <= plain.of_token(num_tokens) + inputs
+
+
 def test_the_model_is_left_as_it_was():
     model = family("llama")
     measure_activations(model, [find_sites(model)[0].name])
+    measure_activations(model, [find_sites(model)[0].name], gradient_checkpointing=True)
+    assert not any("forward" in vars(layer) for layer in model.modules())
     assert not any(layer._forward_hooks for layer in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
 

@@ -140,6 +140,25 @@ def test_logits_are_gone_when_the_blocks_are_differentiated():
     assert many.working == 0
 
 
+def test_a_checkpointed_block_is_counted_only_while_it_is_differentiated():
+    """Not beside the logits; of rows or of their prefixes, which are differentiated after them; with its `low`."""
+    size = ActivationSize(per_token=20.0, per_pair=1.0, block_per_token=100.0, block_per_pair=2.0)
+    maps = [rank_map((3, 3, 3))]
+    rows = PassSize(num_rows=4, own_tokens=16, num_answers=0)
+    found = predict_memory(SHAPE, maps, size, training=[rows], on_host=False)
+    assert found.activations == 64 * (20 + 16)
+    block, low, row_adapters = 64 * (100 + 2 * 16), 64 * 3 * 4, 2 * 4 * 3 * 10 * 4
+    assert found.working == 2 * block + low + row_adapters
+    many = predict_memory(SHAPE, maps, size, training=[replace(rows, num_answers=64)], on_host=False)
+    assert (many.logits, many.working) == (64 * 50 * 4 * 3, 0)
+    shared = replace(rows, num_rows=1, own_tokens=8, prefix_tokens=8, num_prefixes=6)
+    found = predict_memory(SHAPE, maps, size, training=[shared], on_host=False)
+    again, under_way = 48 * (100 + 2 * 8 + 3 * 4), 8 * (100 + 2 * 16)
+    assert found.working == again + under_way + row_adapters // 4
+    own, of_rows = 48 * (20 + 8 + 2 * 4 * 3 * 4), 8 * 2 * 4 * 4
+    assert found.prefixes == own + of_rows
+
+
 def test_without_training_only_scoring_counts():
     found = estimate([rank_map((0, 0, 0))], training=[], scoring=[PASS], writes_checkpoint=False)
     assert found.scoring > 0

@@ -21,7 +21,7 @@ from rankwise.study.config import SUBTRACTED_INITS
 from rankwise.training.engine import AllocatedRun, EngineOptions, train_pack
 from tests.peft_loop import set_adapter, train_with_peft
 from tests.quantized import FORMS, quantized_model, stock_model
-from tests.tiny import allocated, tiny_base, tiny_runs
+from tests.tiny import allocated, checkpointed, tiny_base, tiny_runs
 
 MIXED_ARMS = (
     "uniform",
@@ -167,3 +167,14 @@ def test_measured_starts_on_4_bit_weights_train_as_in_peft(folder: Path, init: s
     adapted = get_peft_model(model, run.rank_map.to_peft()).train()
     set_adapter(adapted, run.initial.tensors)
     np.testing.assert_allclose(steps(train(base, [run])), train_with_peft(adapted, run), atol=5e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("form", "name"), [("int8", "llama"), ("nf4", "llama"), ("nf4-bfloat16", "llama"), ("nf4", "gpt2")]
+)
+def test_gradient_checkpointing_changes_no_bit(folder: Path, form: str, name: str) -> None:
+    base = base_of(folder, form, name)
+    runs = allocated(base, tiny_runs(MIXED_ARMS))
+    plain, again = train(base, runs, micro_tokens=20), train(base, checkpointed(runs), micro_tokens=20)
+    for before, after in zip(runs, checkpointed(runs), strict=True):
+        assert losses(plain, before.run.id) == losses(again, after.run.id)

@@ -110,14 +110,14 @@ def micro_tokens_of(runs: Sequence[SizedRun]) -> int:
 def cut_packs(
     runs: Sequence[SizedRun], *, limit_bytes: int | None, max_slots: int = DEFAULT_MAX_SLOTS
 ) -> list[Pack[SizedRun]]:
-    """Packs of runs over the same base model, long runs first.
+    """Packs of runs over the same base model, with and without gradient checkpointing apart, long runs first.
 
     Raises:
         PackError: one run alone does not fit.
     """
     return plan_packs(
         runs,
-        group=lambda run: (run.planned.run.base_fingerprint, run.planned.run.arm.base.model_dump_json()),
+        group=_group,
         length=lambda run: run.num_steps,
         predict_bytes=lambda members: estimate_memory(members).total_bytes,
         limit_bytes=limit_bytes,
@@ -125,6 +125,12 @@ def cut_packs(
         name=_describe,
         advise=lambda run, limit: describe_ways(run, limit, estimate_memory),
     )
+
+
+def _group(run: SizedRun) -> tuple[str, str, bool]:
+    """What the runs of a pack have in common."""
+    arm = run.planned.run.arm
+    return run.planned.run.base_fingerprint, arm.base.model_dump_json(), arm.train.gradient_checkpointing
 
 
 def _describe(run: SizedRun) -> str:

@@ -54,7 +54,7 @@ def _size(plan: PlannedRun, bench: Workbench, engine: EngineOptions) -> SizedRun
     bench.check_general_text(arm)
     data, on_host = bench.data(arm), base.device.type != "cuda"
     sites = find_sites(base.model, arm.targets)
-    activations = bench.activations(arm.base, sites)
+    activations = bench.activations(arm.base, sites, gradient_checkpointing=arm.train.gradient_checkpointing)
     sized = SizedRun(
         planned=plan,
         rank_map=plan_rank_map(run, sites, base.num_params, {}),

@@ -52,7 +52,7 @@ class Workbench:
     _base: tuple[BaseSettings, LoadedBase] | None = None
     _allocator: Allocator | None = None
     _shapes: dict[BaseSettings, BaseShape] = field(default_factory=dict)
-    _activations: dict[tuple[BaseSettings, tuple[str, ...]], ActivationSize] = field(default_factory=dict)
+    _activations: dict[tuple[BaseSettings, tuple[str, ...], bool], ActivationSize] = field(default_factory=dict)
     _data: dict[tuple[str, str, str | None], PreparedData] = field(default_factory=dict)
     _takes_general: set[BaseSettings] = field(default_factory=set)
 
@@ -90,11 +90,20 @@ class Workbench:
             unpacked_params=stored.largest_quantized,
         )
 
-    def activations(self, settings: BaseSettings, sites: Sequence[Site]) -> ActivationSize:
-        """What training adapters at `sites` keeps; no weights are needed."""
-        key = (settings, tuple(site.name for site in sites))
+    def activations(
+        self, settings: BaseSettings, sites: Sequence[Site], *, gradient_checkpointing: bool = False
+    ) -> ActivationSize:
+        """What training adapters at `sites` keeps; no weights are needed.
+
+        Raises:
+            ModelError: gradient checkpointing is asked for, and the model has no list of blocks.
+        """
+        names = tuple(site.name for site in sites)
+        key = (settings, names, gradient_checkpointing)
         if key not in self._activations:
-            self._activations[key] = measure_activations(self.shape(settings).model, key[1])
+            self._activations[key] = measure_activations(
+                self.shape(settings).model, names, gradient_checkpointing=gradient_checkpointing
+            )
         return self._activations[key]
 
     def allocator(self, settings: BaseSettings) -> Allocator:

@@ -58,6 +58,11 @@ def find_sites(model: nn.Module, targets: str | Sequence[str] = "all-linear") ->
     return tuple(layer.site for layer in layers if layer.site.name in chosen)
 
 
+def find_blocks(model: nn.Module) -> list[nn.Module]:
+    """The decoder blocks in forward order; empty where the model has no list of them."""
+    return [block for stack in _block_stacks(model) for block in model.get_submodule(stack).children()]
+
+
 @dataclass(frozen=True)
 class _Layer:
     site: Site

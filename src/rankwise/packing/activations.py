@@ -6,16 +6,21 @@ Autograd says what it keeps. On the meta device a pass computes nothing, so even
 asked before it is loaded. What is kept grows with the tokens, and through attention scores with tokens x row length.
 Blocks before the first adapted layer keep nothing, and a wide MLP, a gate or an unfused activation count for what they
 are. Fused attention has no meta kernel, so there the scores that plain attention would keep are counted with it.
+
+With gradient checkpointing a block keeps its inputs; what it would keep else is there while it is differentiated.
 """
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 from transformers import DynamicCache, PreTrainedModel
+
+from rankwise.models.gradient_checkpointing import blocks_run_by
 
 DEFAULT_MICRO_TOKENS = 2048
 """Larger passes are not faster (docs/log.md)."""
@@ -34,47 +39,122 @@ class ActivationSize:
 
     per_token: float
     per_pair: float
+    block_per_token: float = 0.0
+    block_per_pair: float = 0.0
+    """Both of what the largest block keeps besides, with gradient checkpointing, while it is differentiated; 0 without:
+    it is among the rest then."""
+
+    @property
+    def is_checkpointed(self) -> bool:
+        """Whether a block's activations are there only while it is differentiated."""
+        return self.block_per_token > 0
 
     def of_token(self, row_tokens: int) -> float:
-        """Bytes for each token of rows that long."""
+        """Bytes that each token of rows that long keeps until the backward pass."""
         return self.per_token + self.per_pair * row_tokens
 
+    def of_block(self, row_tokens: int) -> float:
+        """Bytes that each token of such rows keeps besides, of one checkpointed block."""
+        return self.block_per_token + self.block_per_pair * row_tokens
 
-def measure_activations(model: PreTrainedModel, sites: Collection[str]) -> ActivationSize:
+
+def measure_activations(
+    model: PreTrainedModel, sites: Collection[str], *, gradient_checkpointing: bool = False
+) -> ActivationSize:
     """Ask `model`, on whatever device it is, what training adapters at the layers named `sites` keeps.
 
     Runs the decoder over 48 tokens in all. The model's parameters must be frozen.
+
+    Raises:
+        ModelError: gradient checkpointing is asked for, and the model has no list of blocks.
     """
     with _adapted(model, sites):
-        short, long = (_kept_bytes(model, 2, num) - _kept_bytes(model, 1, num) for num in _PROBE_TOKENS)
-    few, many = _PROBE_TOKENS
-    per_pair = (long / many - short / few) / (many - few)
-    return ActivationSize(per_token=short / few - per_pair * few, per_pair=per_pair)
+        short, long = (
+            _of_one_row(*(_count_kept(model, num_rows, num, gradient_checkpointing) for num_rows in (1, 2)))
+            for num in _PROBE_TOKENS
+        )
+    per_token, per_pair = _fit(short[0], long[0])
+    block_per_token, block_per_pair = _fit(short[1], long[1])
+    return ActivationSize(
+        per_token=per_token, per_pair=per_pair, block_per_token=block_per_token, block_per_pair=block_per_pair
+    )
 
 
 def choose_micro_tokens(size: ActivationSize, *, longest_tokens: int, on_host: bool) -> int:
     """Padded tokens of a micro-batch: the default, or as many as the target holds; never below the longest row."""
     target = TARGET_BYTES if on_host else CUDA_TARGET_BYTES
-    return max(longest_tokens, min(DEFAULT_MICRO_TOKENS, int(target / max(1.0, size.of_token(longest_tokens)))))
+    kept = size.of_token(longest_tokens) + size.of_block(longest_tokens)
+    return max(longest_tokens, min(DEFAULT_MICRO_TOKENS, int(target / max(1.0, kept))))
 
 
-def _kept_bytes(model: PreTrainedModel, num_rows: int, num_tokens: int) -> int:
+@dataclass(eq=False)
+class _Kept:
+    """Storages that a pass keeps, by the pass as a whole and by each block that is checkpointed."""
+
+    whole: dict[int, torch.Tensor] = field(default_factory=dict)
+    of_blocks: list[dict[int, torch.Tensor]] = field(default_factory=list)
+
+    def num_bytes(self) -> tuple[int, list[int]]:
+        """Of the whole pass; and of each block what the whole pass does not keep anyway."""
+        blocks = [{key: tensor for key, tensor in block.items() if key not in self.whole} for block in self.of_blocks]
+        return _bytes(self.whole), [_bytes(block) for block in blocks]
+
+
+def _of_one_row(one: tuple[int, list[int]], two: tuple[int, list[int]]) -> tuple[int, int]:
+    """What a second row adds, to the whole pass and to the block that it adds most to."""
+    return two[0] - one[0], max((more - less for less, more in zip(one[1], two[1], strict=True)), default=0)
+
+
+def _fit(short: int, long: int) -> tuple[float, float]:
+    """`per_token` and `per_pair` from the bytes of rows of `_PROBE_TOKENS` tokens."""
+    few, many = _PROBE_TOKENS
+    per_pair = (long / many - short / few) / (many - few)
+    return short / few - per_pair * few, per_pair
+
+
+def _count_kept(
+    model: PreTrainedModel, num_rows: int, num_tokens: int, gradient_checkpointing: bool
+) -> tuple[int, list[int]]:
     owned = {_storage(tensor) for tensor in (*model.parameters(), *model.buffers())}
-    kept: dict[int, torch.Tensor] = {}
+    kept = _Kept()
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if _storage(tensor) not in owned:
-            kept[_storage(tensor)] = tensor  # held, so that no other storage gets its address
-        return tensor
+    def into(storages: dict[int, torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            if _storage(tensor) not in owned:
+                storages[_storage(tensor)] = tensor  # held, so that no other storage gets its address
+            return tensor
+
+        return keep
+
+    def run_block(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        kept.of_blocks.append({})
+        with torch.autograd.graph.saved_tensors_hooks(into(kept.of_blocks[-1]), lambda tensor: tensor):
+            output = forward(*args, **kwargs)
+        if kept.of_blocks[-1]:  # one that keeps nothing needs no second run
+            for tensor in _tensors(args, kwargs):
+                into(kept.whole)(tensor)
+        return output
 
     device = next(model.parameters()).device
     ids_NT = torch.zeros(num_rows, num_tokens, dtype=torch.long, device=device)
     # An empty cache keeps what attention would keep anyway, and spares the model a look at values that meta has not.
     cache = DynamicCache()
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with (
+        torch.enable_grad(),
+        blocks_run_by(model, run_block) if gradient_checkpointing else nullcontext(),
+        torch.autograd.graph.saved_tensors_hooks(into(kept.whole), lambda tensor: tensor),
+    ):
         output = model.base_model(input_ids=ids_NT, past_key_values=cache, use_cache=True)
     del output
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    return kept.num_bytes()
+
+
+def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+
+
+def _bytes(storages: dict[int, torch.Tensor]) -> int:
+    return sum(tensor.untyped_storage().nbytes() for tensor in storages.values())
 
 
 def _storage(tensor: torch.Tensor) -> int:

@@ -30,7 +30,8 @@ def token_losses(
     """The answer-token losses of all rows, micro-batch by micro-batch.
 
     In training, call backward on each micro-batch's loss before asking for the next one: behind the last micro-batch
-    of a prefix the iterator sends the summed gradients through the prefix. `pack` None is the bare base model.
+    of a prefix the iterator sends the summed gradients through the prefix. Blocks that are checkpointed run again in
+    the backward passes, so the rows' slots stay in place until then. `pack` None is the bare base model.
     `max_tokens` bounds the padded tokens of one pass, and those of the prefixes held at a time.
     """
     device = next(model.parameters()).device
@@ -46,7 +47,8 @@ def token_losses(
             with _slots(pack, batch.slots_N, dropout(batch)):
                 yield batch, answer_token_losses(model, batch.input_ids_NT, batch.answer_NT, past=past)
         if cache is not None and torch.is_grad_enabled():
-            cache.backward()
+            with _slots(pack, torch.tensor(group.slots, device=device), None):
+                cache.backward()
 
 
 def _prefix_cache(

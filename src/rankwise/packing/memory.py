@@ -181,29 +181,37 @@ class _Passes:
         """Terms of a forward and backward pass.
 
         The backward pass begins with the logits and goes on block by block. Logits are gone by then, so the larger of
-        the two counts, and of the working space what exceeds the logits.
+        the two counts, and of the working space what exceeds the logits. A block that is checkpointed keeps its
+        activations only then.
         """
         logits = self._logits(of, _LOGIT_TERMS)
+        block = self._block(of) + self._computed_again(of)
+        blocks_at_once = 1 if self.size.is_checkpointed else self.shape.num_layers
         return {
             "activations": int(of.num_tokens * self._kept(of.row_tokens)),
             "prefixes": int(of.num_prefixes * of.prefix_tokens * (self._kept(of.prefix_tokens) + self._cache_bytes))
-            + self._row_caches(of),
+            + self._row_caches(of) * blocks_at_once // self.shape.num_layers,
             "logits": logits,
-            "working": max(0, self._block(of) + self._row_adapters(of) + self._unpacked_bytes - logits),
+            "working": max(0, block + self._row_adapters(of) + self._unpacked_bytes - logits),
         }
 
     def scoring(self, of: PassSize) -> int:
         """Bytes of a forward pass alone."""
         prefixes = of.num_prefixes * of.prefix_tokens * self._cache_bytes
         own_cache = of.num_tokens * self._cache_bytes if of.prefix_tokens else 0
-        block = int(self._block(of) * _SCORING_BLOCK_FRAC) + self._row_adapters(of) + self._unpacked_bytes
+        caches = (own_cache + self._row_caches(of)) // self.shape.num_layers  # one block's at a time
+        block = int(self._block(of) * _SCORING_BLOCK_FRAC) + self._row_adapters(of) + self._unpacked_bytes + caches
         logits = self._logits(of, _SCORING_LOGIT_TERMS)
-        return max(block, logits) + prefixes + own_cache + self._row_caches(of)
+        return max(block, logits) + prefixes
 
     def _kept(self, row_tokens: int) -> float:
         """Bytes that each token of rows that long keeps for the backward pass, with the adapters' own."""
-        low_bytes = sum(rank for rank, _, _ in self.widest.values()) * self.shape.compute_bytes
-        return self.size.of_token(row_tokens) + low_bytes
+        return self.size.of_token(row_tokens) + (0 if self.size.is_checkpointed else self._low_bytes)
+
+    @property
+    def _low_bytes(self) -> int:
+        """The inputs of every `up` for one token."""
+        return sum(rank for rank, _, _ in self.widest.values()) * self.shape.compute_bytes
 
     @property
     def _cache_bytes(self) -> int:
@@ -219,7 +227,18 @@ class _Passes:
 
     def _block(self, of: PassSize) -> int:
         """As much again as one block keeps."""
+        if self.size.is_checkpointed:
+            return int(of.num_tokens * self.size.of_block(of.row_tokens))
         return int(of.num_tokens * self.size.of_token(of.row_tokens) / self.shape.num_layers)
+
+    def _computed_again(self, of: PassSize) -> int:
+        """What a checkpointed block keeps while it is differentiated, for the rows or for their prefixes."""
+        if not self.size.is_checkpointed:
+            return 0
+        low_bytes = self._low_bytes / self.shape.num_layers
+        rows = of.num_tokens * (self.size.of_block(of.row_tokens) + low_bytes)
+        prefixes = of.num_prefixes * of.prefix_tokens * (self.size.of_block(of.prefix_tokens) + low_bytes)
+        return int(max(rows, prefixes))
 
     def _row_adapters(self, of: PassSize) -> int:
         largest = max((rank * max(features) for rank, *features in self.widest.values()), default=0)

@@ -22,7 +22,7 @@ take another run's result."""
 
 NEUTRAL: Final[dict[str, dict[str, Any]]] = {
     "base": {"double_quantization": True, "compute_dtype": "auto"},
-    "train": {"lora_plus_ratio": 1.0, "lr_factors": None},
+    "train": {"lora_plus_ratio": 1.0, "lr_factors": None, "gradient_checkpointing": False},
     "evaluate": {"generate": False, "forgetting": False},
 }
 """Settings of a section that came after the first ledgers: left out where they do nothing, so older runs keep their

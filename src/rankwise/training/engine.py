@@ -9,7 +9,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from rankwise.evaluation.loss import Scores, score_slots
 from rankwise.lora.dropout import RowDraw, RowDropout
 from rankwise.lora.init.rule import InitialAdapter
 from rankwise.lora.pack import AdapterPack, SlotPlan
+from rankwise.models.gradient_checkpointing import checkpointed_blocks
 from rankwise.models.load import LoadedBase
 from rankwise.models.prefix_cache import can_share_prefixes
 from rankwise.packing.activations import choose_micro_tokens, measure_activations
@@ -135,7 +136,8 @@ class _PackTraining:
         self.options = options
         self.share_prefixes = options.share_prefixes and can_share_prefixes(base.model)
         self.has_dropout = any(r.run.arm.dropout for r in self.runs)
-        self.micro_tokens = options.micro_tokens or _choose_micro_tokens(base, self.runs)
+        self.checkpoints_blocks = any(r.run.arm.train.gradient_checkpointing for r in self.runs)
+        self.micro_tokens = options.micro_tokens or self._choose_micro_tokens()
         self.peak = PeakMemory(base.device)
         movers = [r.run.arm.build_strategy().mover() for r in self.runs]
         plans = [
@@ -169,6 +171,14 @@ class _PackTraining:
             for mover, slot, r in zip(movers, self.slots, self.runs, strict=True)
         ]
         """One per slot; None where ranks stay."""
+
+    def _choose_micro_tokens(self) -> int:
+        sites = dict.fromkeys(site.name for r in self.runs for site in r.rank_map.sites)
+        return choose_micro_tokens(
+            measure_activations(self.base.model, sites, gradient_checkpointing=self.checkpoints_blocks),
+            longest_tokens=max(r.data.longest_tokens for r in self.runs),
+            on_host=self.base.device.type != "cuda",
+        )
 
     def _gates(self, slot: int) -> tuple[torch.Tensor, torch.Tensor] | None:
         """A slot's gates and the place of their gradient; None for one without."""
@@ -273,11 +283,12 @@ class _PackTraining:
         loss_K = torch.zeros(len(self.slots), dtype=torch.float64, device=device)
         tokens_K = [0] * len(self.slots)
         passes = token_losses(self.base.model, self.pack, rows, max_tokens=self.micro_tokens, dropout=self._dropout)
-        for batch, losses in passes:
-            slot_M = batch.slots_N[losses.row_M]
-            (losses.loss_M * weight_K[slot_M]).sum().backward()
-            loss_K.index_add_(0, slot_M, losses.loss_M.detach().double())
-            self._count(batch, tokens_K)
+        with checkpointed_blocks(self.base.model) if self.checkpoints_blocks else nullcontext():
+            for batch, losses in passes:
+                slot_M = batch.slots_N[losses.row_M]
+                (losses.loss_M * weight_K[slot_M]).sum().backward()
+                loss_K.index_add_(0, slot_M, losses.loss_M.detach().double())
+                self._count(batch, tokens_K)
         return (loss_K * weight_K.double()).tolist(), tokens_K
 
     def _dropout(self, batch: MicroBatch) -> RowDropout | None:
@@ -475,12 +486,3 @@ def _with_signal(run: AllocatedRun, sites: tuple[SiteAllocation, ...]) -> tuple[
 def _beginning_with(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Those named so, by the rest of their names."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _choose_micro_tokens(base: LoadedBase, runs: Sequence[AllocatedRun]) -> int:
-    sites = dict.fromkeys(site.name for r in runs for site in r.rank_map.sites)
-    return choose_micro_tokens(
-        measure_activations(base.model, sites),
-        longest_tokens=max(r.data.longest_tokens for r in runs),
-        on_host=base.device.type != "cuda",
-    )
