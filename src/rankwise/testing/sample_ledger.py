@@ -4,6 +4,8 @@ Every number is a fixed function of arm, seed and learning rate; nothing is trai
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -30,11 +32,11 @@ from rankwise.study.config import Arm, BaseSettings, BudgetSettings, CompareSett
 from rankwise.study.plan import report_runs, tuning_runs
 from rankwise.study.runs import Purpose, Run
 
+Value = TypeVar("Value")
+
 RATES = (1e-3, 3e-3)
-NUM_STEPS = 8
-NUM_EXAMPLES = 6
 RANKS = {"uniform": (4, 4), "linear_decay": (6, 2), "random": (3, 5)}
-"""Of the two sites, per strategy."""
+"""Of two sites, and of each further two the same, per strategy."""
 REVISIONS = {"linear_decay": {2: (5, 3), 4: (6, 2)}}
 """Step -> ranks, of the strategy that here plays the one that moves them."""
 SIGNAL = "RMS gradient (nats per unit weight)"
@@ -42,21 +44,45 @@ SIGNALS = {"linear_decay": (0.75, 0.25)}
 """Of the two sites, of the strategy that here also plays one that measures."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class SampleSize:
+    """How much each run has to tell."""
+
+    num_layers: int = 2
+    modules: tuple[str, ...] = ("self_attn.q_proj",)
+    """Adapted layers of each block; `num_layers` times their number is even."""
+    num_steps: int = 8
+    steps_per_trace: int = 1
+    num_examples: int = 6
+
+    @property
+    def num_sites(self) -> int:
+        return self.num_layers * len(self.modules)
+
+    def each(self, pair: tuple[Value, Value]) -> tuple[Value, ...]:
+        """What two sites have, repeated for all."""
+        return pair * (self.num_sites // 2)
+
+
+SMALL = SampleSize()
+
+
 def sample_study(name: str = "sample", arms: Sequence[str] = ("uniform", "linear_decay", "random")) -> Study:
     return Study(
         name=name,
         hypothesis="Where the ranks are makes a difference.",
-        arms=tuple(_arm(strategy) for strategy in arms),
+        arms=tuple(sample_arm(strategy) for strategy in arms),
         seeds=(0, 1, 2),
         tuning_seeds=(1000,),
         compare=CompareSettings(),
     )
 
 
-def _arm(strategy: str) -> Arm:
+def sample_arm(strategy: str, *, name: str | None = None, **settings: Any) -> Arm:
     return Arm(
-        name=strategy,
+        name=name or strategy,
         strategy=strategy,
+        strategy_settings=settings,
         base=BaseSettings(),
         data=DataSettings(),
         targets="all-linear",
@@ -76,15 +102,16 @@ def sample_runs(study: Study, *, base_fingerprint: str = "base", rate: float = R
     return [(plan.run, plan.purpose) for plan in planned]
 
 
-def run_records(run: Run, *, score_test: bool = True) -> list[Record]:
+def run_records(run: Run, *, score_test: bool = True, size: SampleSize = SMALL) -> list[Record]:
     """What a run that finishes tells."""
-    scores = _final_scores(run, score_test)
-    return [*_training_records(run, NUM_STEPS), *scores, _audited(run), _finished(run, "finished", NUM_STEPS)]
+    training = _training_records(run, size.num_steps, size)
+    scores = _final_scores(run, score_test, size)
+    return [*training, *scores, _audited(run, size), _finished(run, "finished", size.num_steps)]
 
 
 def diverged_records(run: Run, step: int = 5) -> list[Record]:
     """What a run tells whose loss stops being finite at `step`."""
-    *before, last, _ = _training_records(run, step)
+    *before, last, _ = _training_records(run, step, SMALL)
     assert isinstance(last, StepDone)
     broken = StepDone(**{**vars(last), "loss_nats": float("nan"), "grad_norm": float("inf")})
     diverged = RunDiverged(run_id=run.id, step=step, cause="the loss is not a number")
@@ -98,7 +125,7 @@ def write_sample(ledger: Ledger) -> Study:
     worker = "machine:1:0"  # the same everywhere, and of no machine
     ledger.register_study(study, runs)
     ledger.set_environment(study.name, {"torch": "2.13.0", "device": "cpu", "command": "rankwise study sample.yaml"})
-    ledger.set_data_summary(study.name, {"test": {"num_examples": NUM_EXAMPLES, "excluded": {"too_long": 1}}})
+    ledger.set_data_summary(study.name, {"test": {"num_examples": SMALL.num_examples, "excluded": {"too_long": 1}}})
     ledger.set_chosen_learning_rates(study.name, {arm.name: RATES[0] for arm in study.arms})
     *finished, diverged, failed, _ = [run.id for run, _ in runs]
     ledger.claim([*finished, diverged, failed], worker)
@@ -109,49 +136,58 @@ def write_sample(ledger: Ledger) -> Study:
     return study
 
 
-def _training_records(run: Run, steps: int) -> Iterator[Record]:
+def _training_records(run: Run, steps: int, size: SampleSize) -> Iterator[Record]:
     """The allocation, the validation loss before training, and the steps."""
-    signals = SIGNALS.get(run.arm.strategy)
-    sites = tuple(_site(i, rank, signals[i] if signals else None) for i, rank in enumerate(RANKS[run.arm.strategy]))
-    params = sum(site.params for site in sites)
+    measured = SIGNALS.get(run.arm.strategy)
+    signals = size.each(measured) if measured else (None,) * size.num_sites
+    ranks = size.each(RANKS[run.arm.strategy])
+    sites = tuple(_site(i, rank, signal, size) for i, (rank, signal) in enumerate(zip(ranks, signals, strict=True)))
+    params, budget_params = sum(site.params for site in sites), 65 * len(sites)
     yield RunAllocated(
         run_id=run.id,
         sites=sites,
-        budget_params=130,
+        budget_params=budget_params,
         params=params,
-        residual_params=130 - params,
+        residual_params=budget_params - params,
         probe_wall_s=0.5,
         probe_peak_memory_bytes=200 * 2**20,
-        signal=SIGNAL if signals else None,
+        signal=SIGNAL if measured else None,
     )
-    yield _evaluated(run, "validation", 0)
+    yield _evaluated(run, "validation", 0, size)
     for step in range(1, steps + 1):
         yield StepDone(
             run_id=run.id,
             step=step,
-            num_steps=NUM_STEPS,
+            num_steps=size.num_steps,
             loss_nats=3.0 / step + 0.1 * run.seed,
             grad_norm=1.0 / step,
-            learning_rate=run.learning_rate * (1 - step / NUM_STEPS),
+            learning_rate=run.learning_rate * (1 - step / size.num_steps),
             num_tokens=100 + step,
         )
-        if ranks := REVISIONS.get(run.arm.strategy, {}).get(step):
-            yield RanksRevised(run_id=run.id, step=step, ranks=ranks)
-        yield StepTrace(
-            run_id=run.id,
-            step=step,
-            groups=("attention.early", "attention.late"),
-            grad_norms=(0.8 / step, 0.6 / step),
-            update_norms=(0.2 / step, 0.1 / step),
-            weight_norms=(0.2 * step, 0.1 * step),
-        )
+        if moved := REVISIONS.get(run.arm.strategy, {}).get(step):
+            yield RanksRevised(run_id=run.id, step=step, ranks=size.each(moved))
+        if step % size.steps_per_trace == 0:
+            yield StepTrace(
+                run_id=run.id,
+                step=step,
+                groups=("attention.early", "attention.late"),
+                grad_norms=(0.8 / step, 0.6 / step),
+                update_norms=(0.2 / step, 0.1 / step),
+                weight_norms=(0.2 * step, 0.1 * step),
+            )
 
 
-def _site(index: int, rank: int, signal: float | None) -> SiteAllocation:
+def _site_name(index: int, size: SampleSize) -> str:
+    layer, module = divmod(index, len(size.modules))
+    return f"model.layers.{layer}.{size.modules[module]}"
+
+
+def _site(index: int, rank: int, signal: float | None, size: SampleSize) -> SiteAllocation:
+    name = _site_name(index, size)
     return SiteAllocation(
-        site=f"model.layers.{index}.self_attn.q_proj",
-        kind="attention",
-        layer=index,
+        site=name,
+        kind="mlp" if ".mlp." in name else "attention",
+        layer=index // len(size.modules),
         in_features=8,
         out_features=8,
         planned_rank=rank,
@@ -163,11 +199,11 @@ def _site(index: int, rank: int, signal: float | None) -> SiteAllocation:
     )
 
 
-def _audited(run: Run) -> RunAudited:
-    ranks, num_revisions = RANKS[run.arm.strategy], len(REVISIONS.get(run.arm.strategy, {}))
+def _audited(run: Run, size: SampleSize) -> RunAudited:
+    ranks, num_revisions = size.each(RANKS[run.arm.strategy]), len(REVISIONS.get(run.arm.strategy, {}))
     sites = tuple(
         SiteOutcome(
-            site=f"model.layers.{index}.self_attn.q_proj",
+            site=_site_name(index, size),
             rank=rank,
             scale=16 / rank,
             params=rank * 16,
@@ -180,14 +216,15 @@ def _audited(run: Run) -> RunAudited:
     return RunAudited(run_id=run.id, sites=sites, params=stored, held_params=stored)
 
 
-def _final_scores(run: Run, score_test: bool) -> list[Record]:
+def _final_scores(run: Run, score_test: bool, size: SampleSize) -> list[Record]:
     if not score_test:
-        return [_evaluated(run, "validation", NUM_STEPS)]
+        return [_evaluated(run, "validation", size.num_steps, size)]
     splits: tuple[Split, ...] = ("validation", "test", "general")
-    return [_evaluated(run, "general", 0), *(_evaluated(run, split, NUM_STEPS) for split in splits), _answered(run)]
+    at_the_end = (_evaluated(run, split, size.num_steps, size) for split in splits)
+    return [_evaluated(run, "general", 0, size), *at_the_end, _answered(run, size)]
 
 
-def _answered(run: Run) -> Answered:
+def _answered(run: Run, size: SampleSize) -> Answered:
     """Every other answer is right."""
     answers = tuple(
         WrittenAnswer(
@@ -199,14 +236,15 @@ def _answered(run: Run) -> Answered:
             rouge_l=float(index % 2),
             chrf=1.0 if index % 2 else 0.125,
         )
-        for index in range(NUM_EXAMPLES)
+        for index in range(size.num_examples)
     )
-    return Answered(run_id=run.id, split="test", step=NUM_STEPS, data_fingerprint=f"data-{run.seed}", answers=answers)
+    fingerprint = f"data-{run.seed}"
+    return Answered(run_id=run.id, split="test", step=size.num_steps, data_fingerprint=fingerprint, answers=answers)
 
 
-def _evaluated(run: Run, split: Split, step: int) -> Evaluated:
-    tokens_E = np.arange(1, NUM_EXAMPLES + 1, dtype=np.int64)
-    ease_E = stream(run.seed, split, run.arm.strategy, step).uniform(0.9, 1.1, NUM_EXAMPLES)
+def _evaluated(run: Run, split: Split, step: int, size: SampleSize) -> Evaluated:
+    tokens_E = np.arange(1, size.num_examples + 1, dtype=np.int64)
+    ease_E = stream(run.seed, split, run.arm.name, step).uniform(0.9, 1.1, size.num_examples)
     loss_E = tokens_E * ease_E * (4.0 if step == 0 else 2.0)
     return Evaluated(
         run_id=run.id,
@@ -214,7 +252,7 @@ def _evaluated(run: Run, split: Split, step: int) -> Evaluated:
         step=step,
         loss_nats=float(loss_E.sum() / tokens_E.sum()),
         token_accuracy=0.25,
-        num_examples=NUM_EXAMPLES,
+        num_examples=size.num_examples,
         num_answer_tokens=int(tokens_E.sum()),
         calibration_error=0.125,
         example_loss_nats=loss_E,

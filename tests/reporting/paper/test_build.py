@@ -6,7 +6,7 @@ from rankwise.errors import ReportError
 from rankwise.reporting.paper import build
 from rankwise.reporting.paper.build import build_pdf
 from rankwise.reporting.paper.config import PaperConfig, PaperStudy
-from rankwise.reporting.paper.write import write_paper
+from rankwise.reporting.paper.write import stale_files, write_paper
 
 needs_tex = pytest.mark.skipif(
     not (shutil.which("latexmk") or shutil.which("tectonic")), reason="no TeX here: needs latexmk or tectonic"
@@ -15,13 +15,15 @@ needs_tex = pytest.mark.skipif(
 
 @needs_tex
 def test_a_paper_about_hostile_names_builds(hostile, tmp_path):
-    folder = write_paper(PaperConfig(studies=(PaperStudy(results=hostile),)), tmp_path).folder
+    config = PaperConfig(studies=(PaperStudy(results=hostile),))
+    folder = write_paper(config, tmp_path).folder
     pdf = build_pdf(folder)
+    assert stale_files(config, folder) == []
     assert pdf == folder / "main.pdf"
     assert pdf.read_bytes().startswith(b"%PDF-")
     assert not (folder / "main.log").exists()
     assert {path.name for path in folder.iterdir()} == {
-        "main.tex", "main.md", "main.pdf", "macros.tex", "references.bib", "tables", "figures",
+        "main.tex", "main.md", "main.pdf", "macros.tex", "digest.tex", "references.bib", "tables", "figures",
     }  # fmt: skip
 
 

@@ -106,7 +106,7 @@ def test_run_ids_and_hashes_are_in_the_paper(paper, recorded):
 
 def test_the_same_reports_give_the_same_paper(paper, recorded, tmp_path):
     again = write_paper(config_of(recorded, authors=("A. Nobody",)), tmp_path / "again").folder
-    for name in ("main.tex", "macros.tex", "references.bib", "tables/main-synthetic.tex"):
+    for name in ("main.tex", "macros.tex", "digest.tex", "references.bib", "tables/main-synthetic.tex"):
         assert (again / name).read_bytes() == (paper / name).read_bytes()
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rankwise.errors import ReportError
+from rankwise.reporting.paper.digest import digest_in_pdf, digest_in_tex
 
 TIMEOUT_S = 600
-SOURCES = ("main.tex", "macros.tex", "references.bib", "tables", "figures")
+SOURCES = ("main.tex", "macros.tex", "digest.tex", "references.bib", "tables", "figures")
 INSTALL = (
     "Install TeX (Debian: apt-get install latexmk texlive-latex-recommended texlive-fonts-recommended; or the single "
     "program tectonic)"
@@ -34,7 +35,7 @@ def build_pdf(folder: Path) -> Path:
     if engine is None:
         raise ReportError(
             f"{folder / 'main.tex'} is written and complete, but there is no latexmk and no tectonic here to make a "
-            f"PDF of it. {INSTALL} and give the same command again, or read main.md."
+            f"PDF of it. {INSTALL} and give the same command again, or read main.md.{_about_old_pdf(folder)}"
         )
     try:
         with TemporaryDirectory(prefix=".build-", dir=folder) as work:
@@ -44,6 +45,13 @@ def build_pdf(folder: Path) -> Path:
             f"{folder}: the PDF cannot be built ({error.strerror or error}). Make room, or name another folder with "
             "--out; main.tex is complete."
         ) from error
+
+
+def _about_old_pdf(folder: Path) -> str:
+    pdf = folder / "main.pdf"
+    if not pdf.exists() or digest_in_pdf(pdf) == digest_in_tex(folder):
+        return ""
+    return " The main.pdf beside it is of an earlier text."
 
 
 def _build(engine: str, folder: Path, work: Path) -> Path:
@@ -74,7 +82,7 @@ def _build(engine: str, folder: Path, work: Path) -> Path:
         raise ReportError(
             f"{folder / 'main.tex'} is written and complete, but {engine} could not build it: {_first_error(text)} "
             f"The whole log is {folder / 'main.log'}. A missing file ending in .sty or .bst means that a part of "
-            f"TeX is not installed. {INSTALL}."
+            f"TeX is not installed. {INSTALL}.{_about_old_pdf(folder)}"
         )
     pdf.replace(folder / "main.pdf")
     (folder / "main.log").unlink(missing_ok=True)

@@ -27,7 +27,8 @@ def render_main(paper: Paper, preamble: str) -> str:
     authors = " \\and ".join(map(escape, paper.authors))
     parts = [
         GENERATED + preamble,
-        "\\input{macros}\n",
+        "\\input{macros}",
+        "\\input{digest}\n",
         f"\\title{{{escape(paper.title)}}}",
         f"\\author{{{authors}}}",
         "\\date{}\n",
