@@ -125,6 +125,43 @@ class Answered(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BenchmarkScore:
+    """One number of lm-evaluation-harness."""
+
+    task: str
+    """The benchmark itself, or one that it is made of."""
+    metric: str
+    filter: str
+    """How the answer was read from what was written, where there are several ways; else `none`."""
+    value: float
+    stderr: float | None
+    """Over examples; None where the harness gives none."""
+
+    def key(self, benchmark: str) -> str:
+        """Its name among a run's scores: `benchmark/gsm8k/exact_match/strict-match`."""
+        parts = ["benchmark", benchmark, self.metric]
+        if self.task != benchmark.partition(" ")[0]:
+            parts.insert(2, self.task)
+        if self.filter != "none":
+            parts.append(self.filter)
+        return "/".join(parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmarked(Record):
+    """All that a benchmark said of a run's adapter."""
+
+    benchmark: str
+    """Its label in the study."""
+    fingerprint: str
+    """Of its settings and of the file that it reads."""
+    harness: str
+    """Version of lm-eval."""
+    num_examples: int
+    scores: tuple[BenchmarkScore, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepTrace(Record):
     """How one optimizer step moved each group of sites: what a stability analysis reads."""
 

@@ -19,6 +19,7 @@ CURRENT = [
     (4, "add_quantization_errors"),
     (5, "add_predictions"),
     (6, "add_signals"),
+    (7, "add_benchmarks"),
 ]
 ASSETS = sorted((Path(__file__).parent / "assets").glob("v*.sqlite"))
 
@@ -134,7 +135,7 @@ def test_opening_applies_what_is_missing_once_and_keeps_the_rest(old_ledger, mon
     monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, add_notes))
     for _ in range(2):
         with open_ledger(str(old_ledger)) as ledger:
-            assert recorded(ledger) == [*CURRENT, (7, "add_notes")]
+            assert recorded(ledger) == [*CURRENT, (len(CURRENT) + 1, "add_notes")]
             assert "notes" in {name for name, _, _ in table_shapes(ledger)["studies"]["columns"]}
             assert ledger.study_names() == ["sample"]
 
@@ -154,5 +155,5 @@ def test_a_migration_that_breaks_off_leaves_the_ledger_as_it_was(old_ledger, mon
 def test_a_ledger_of_a_newer_version_is_refused_and_left_alone(url):
     with open_ledger(url) as ledger, ledger._write() as connection:
         connection.execute(insert(SCHEMA_MIGRATIONS).values(version=99, name="from_the_future", applied_at=0.0))
-    with pytest.raises(LedgerError, match=r"schema version 99, written by a newer Rankwise; .* up to 6\. Nothing"):
+    with pytest.raises(LedgerError, match=rf"version 99, written by a newer Rankwise; .* to {len(CURRENT)}\. Nothing"):
         open_ledger(url)

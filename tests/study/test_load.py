@@ -330,6 +330,7 @@ def test_the_shipped_studies_are_those_that_the_documents_name():
         "baselines",
         "capacity",
         "dialogpt_alpaca",
+        "dialogpt_shape",
         "embedded",
         "factors",
         "module_sweep",

@@ -16,6 +16,7 @@ from rankwise.allocation.strategies import STRATEGIES
 from rankwise.study.config import (
     Arm,
     BaseSettings,
+    BenchmarkSettings,
     BudgetSettings,
     CompareSettings,
     DataSettings,
@@ -36,6 +37,7 @@ SECTIONS = {
     "train": TrainSettings,
     "scaling": Scaling,
     "evaluate": EvaluateSettings,
+    "benchmarks": BenchmarkSettings,
     "compare": CompareSettings,
 }
 
@@ -105,7 +107,7 @@ def test_every_key_of_the_file_is_described():
     study_rows, shared_rows = rows(study, 4), rows(shared, 4)
     described = {row[0].strip("`") for row in study_rows + shared_rows} | set(SECTIONS)
     assert described == set(STUDY_KEYS)
-    assert {row[0].strip("`") for row in shared_rows} | set(SECTIONS) - {"compare"} == set(SHARED_KEYS)
+    assert {row[0].strip("`") for row in shared_rows} | set(SECTIONS) - {"compare", "benchmarks"} == set(SHARED_KEYS)
     check(study_rows, Study)
     check(shared_rows, Arm)
 

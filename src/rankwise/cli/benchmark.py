@@ -5,18 +5,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rankwise.cli.console import console, print_json
+from rankwise.data.sources import SKILLS
 from rankwise.evaluation.benchmark_tasks import TaskInputs, check_file
 from rankwise.evaluation.benchmarks import BenchmarkResult, require_benchmark, run_benchmark
+from rankwise.execution.benchmarking import task_inputs
 from rankwise.execution.evaluate import NUM_EXAMPLES, data_settings
 from rankwise.execution.load_adapted import find_model, load_adapted
-from rankwise.models.context import context_tokens
 
 if TYPE_CHECKING:
     from rankwise.execution.adapter_record import AdapterRecord
     from rankwise.models.load import LoadedBase
 
-DEFAULT_CONTEXT = 2048
-"""As much as the harness uses of a model whose configuration names no limit."""
 Found = tuple[str, BenchmarkResult]
 """A model's name and what it scored."""
 
@@ -71,18 +70,15 @@ def _inputs(
     limit: int | None,
 ) -> TaskInputs:
     """Of `skills` the examples that `--data skills` would score; other tasks bring their own."""
-    context = min(context_tokens(base.model), DEFAULT_CONTEXT)
-    if benchmark != "skills":
-        return TaskInputs(tokenizer=base.tokenizer, context_tokens=context, file=file)
+    if benchmark != SKILLS:
+        return task_inputs(base, file=file)
     from rankwise.data.prepare import prepare_data
 
     own = record is not None and record.data.source == benchmark
     num = limit or (None if own else NUM_EXAMPLES)
     settings = data_settings([record], benchmark, split="test", num=num, template=template, max_tokens=None)
     examples = prepare_data(settings, base.tokenizer).examples["test"]
-    return TaskInputs(
-        tokenizer=base.tokenizer, context_tokens=context, template=settings.template, examples=examples, file=file
-    )
+    return task_inputs(base, template=settings.template, examples=examples, file=file)
 
 
 def _document(name: str, result: BenchmarkResult) -> dict[str, Any]:

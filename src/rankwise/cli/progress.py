@@ -17,9 +17,13 @@ from rich.progress import (
 
 from rankwise.cli.console import error_console
 from rankwise.execution.observer import Observer
-from rankwise.records import Record, RunDiverged, RunFinished, StepDone
+from rankwise.records import Benchmarked, Record, RunDiverged, RunFinished, StepDone
 
-PHASES = {"tuning": "1/2 tuning learning rates", "report": "2/2 reported runs"}
+PHASES = {
+    "tuning": "1/2 tuning learning rates",
+    "report": "2/2 reported runs",
+    "benchmarks": "benchmarks on the stored adapters",
+}
 LOG_EVERY_S = 15.0
 """Where there is no terminal to draw a bar on, a line is printed this often."""
 
@@ -77,6 +81,8 @@ class StudyProgress(Observer):
             elif isinstance(record, RunDiverged):
                 error_console.print(f"  diverged: {escape(self._name(record.run_id))}: {escape(record.cause)}")
                 self._losses.pop(record.run_id, None)
+            elif isinstance(record, Benchmarked):
+                self._steps_done += 1
             elif isinstance(record, RunFinished):
                 self._losses.pop(record.run_id, None)
                 self._steps_done += record.steps if record.status == "diverged" else 0

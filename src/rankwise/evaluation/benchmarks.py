@@ -17,23 +17,10 @@ from typing import Any
 from rankwise.errors import EvaluationError
 from rankwise.evaluation.benchmark_tasks import LOCAL_TASKS, NEEDS_FILE, TaskInputs
 from rankwise.models.load import LoadedBase
+from rankwise.records import BenchmarkScore
 
 BATCH_SIZE = 16
 """Prompts decoded together."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkScore:
-    """One number of the harness."""
-
-    task: str
-    """Itself, or one that it is made of."""
-    metric: str
-    filter: str
-    """How the answer was read from what was written, where there are several ways."""
-    value: float
-    stderr: float | None
-    """Over examples; None where the harness gives none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +59,12 @@ def require_benchmark(name: str) -> None:
         )
 
 
-def run_benchmark(base: LoadedBase, name: str, inputs: TaskInputs, *, limit: int | None = None) -> BenchmarkResult:
+def run_benchmark(
+    base: LoadedBase, name: str, inputs: TaskInputs, *, limit: int | None = None, show_progress: bool = True
+) -> BenchmarkResult:
     """Run one benchmark on `base.model` with whatever adapter it carries; `limit` takes the first examples only.
+
+    The harness's own bars are drawn where `show_progress` and there is a terminal.
 
     Raises:
         EvaluationError: its data set cannot be had, or the harness cannot run it.
@@ -84,7 +75,7 @@ def run_benchmark(base: LoadedBase, name: str, inputs: TaskInputs, *, limit: int
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    with _quiet():
+    with _quiet(), _bars(show_progress):
         local = name in LOCAL_TASKS and (name not in NEEDS_FILE or inputs.file is not None)
         task = ConfigurableTask(config=LOCAL_TASKS[name](inputs)) if local else name
         manager = TaskManager(include_defaults=False) if local else _own_tasks()
@@ -169,3 +160,31 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
+
+
+@contextmanager
+def _bars(show_progress: bool) -> Iterator[None]:
+    """Bars only where somebody sees them, and no question to git about the working directory, which complains aloud
+    where that is no repository. The harness (0.4.13) has no option for either."""
+    from lm_eval import evaluator
+    from lm_eval.api import task
+    from lm_eval.models import huggingface
+
+    draw = huggingface.tqdm
+
+    def bars(*args: Any, **settings: Any) -> Any:
+        return draw(*args, **settings | {"disable": None if show_progress else True})  # None: on a terminal only
+
+    replaced: tuple[tuple[Any, str, Any], ...] = (
+        (evaluator, "get_git_commit_hash", lambda: None),
+        (task, "tqdm", bars),
+        (huggingface, "tqdm", bars),
+    )
+    before = [getattr(module, name) for module, name, _ in replaced]
+    for module, name, value in replaced:
+        setattr(module, name, value)
+    try:
+        yield
+    finally:
+        for (module, name, _), value in zip(replaced, before, strict=True):
+            setattr(module, name, value)

@@ -16,6 +16,7 @@ from pathlib import Path
 from rankwise.data.sources import SKILLS
 from rankwise.errors import ModelError, RunFailedError
 from rankwise.evidence import digest, identify, identify_code
+from rankwise.execution.due_benchmarks import is_due
 from rankwise.execution.tuning import choose_learning_rates
 from rankwise.files import write_whole
 from rankwise.ledger import Ledger
@@ -68,6 +69,11 @@ def finished_results(study: Study, ledger: Ledger, folder: Path) -> StudyResults
         for plan in [*tuning_runs(study, fingerprints), *report_runs(study, chosen, fingerprints)]
     }
     ended = {(run.arm, run.purpose, run.id) for run in results.runs if run.status in ("finished", "diverged")}
+    try:
+        if is_due(study, results, folder):
+            return None
+    except OSError:  # a benchmark's file is gone, which is told before training
+        return None
     same = planned == ended and len(ended) == len(results.runs) and chosen == dict(results.chosen_learning_rates)
     return results if same else None
 

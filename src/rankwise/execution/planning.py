@@ -5,9 +5,10 @@ tuned arm have no learning rate and no id yet; everything that memory and time d
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rankwise.errors import ModelError
+from rankwise.execution.benchmarking import check_benchmarks
 from rankwise.execution.detectable import judge_detectable
 from rankwise.execution.duration import DurationPredictor
 from rankwise.execution.packing import SizedRun, cut_packs, estimate_memory, micro_tokens_of
@@ -52,6 +53,7 @@ def plan_study(
         ModelError, DataError, AllocationError: an arm cannot be realised on its base model and data.
         PackError: a run alone does not fit the limit.
     """
+    check_benchmarks(study)
     fingerprints, notes = _find_fingerprints(study, bench)
     sized = size_runs(_planned_runs(study, fingerprints), bench, engine)
     arms = {arm.name: _plan_arm(arm, sized) for arm in study.arms}
@@ -77,8 +79,17 @@ def plan_study(
         runs=tuple(_plan_run(run, arms) for run in distinct),
         packs=tuple(packs),
         detectable=judge_detectable(study, earlier),
-        notes=(*notes, *shared),
+        notes=(*notes, *shared, *_benchmarks(study)),
     )
+
+
+def _benchmarks(study: Study) -> Iterator[str]:
+    if study.benchmarks:
+        labels = ", ".join(benchmark.label for benchmark in study.benchmarks)
+        yield (
+            f"Benchmarks after training, on {len(study.arms) * len(study.seeds)} adapters and the base alone: "
+            f"{labels}. Their time is not predicted."
+        )
 
 
 def _find_fingerprints(study: Study, bench: Workbench) -> tuple[dict[str, tuple[str, str]], list[str]]:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from rankwise.errors import AdapterError, AuditError, LedgerError, RankwiseError, RunFailedError, StudyError
+from rankwise.execution.benchmarking import check_benchmarks, run_benchmarks
 from rankwise.execution.checkpoints import CheckpointFolder
 from rankwise.execution.claims import heartbeats
 from rankwise.execution.duration import DurationPredictor
@@ -150,6 +151,25 @@ def train_phases(
     return _SuiteRun(members, ledger, options, bench, observer or Observer(), should_stop).run_phases(study, phases)
 
 
+def benchmark_members(
+    members: Sequence[Member],
+    ledger: Ledger,
+    *,
+    bench: Workbench,
+    observer: Observer,
+    should_stop: Callable[[], bool],
+) -> None:
+    """Run the benchmarks of studies whose runs have all ended.
+
+    Raises:
+        StudyStopped: `should_stop` answered True; what was scored is kept.
+    """
+    for member in members:
+        run_benchmarks(member.study, member.out, ledger, bench=bench, observer=observer, should_stop=should_stop)
+        if member.study.benchmarks and should_stop():
+            raise StudyStopped
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Prepared:
     """A member, read and sized but not trained."""
@@ -219,10 +239,15 @@ class _SuiteRun:
                 failures[one.study.name] = error
             else:
                 self._finish(one)
+        if self.options.num_workers == 1:  # several workers leave it to their parent
+            self._benchmark([one.member for one in complete if one.study.name not in failures])
         if not failures:
             self.checkpoints.clear()
         done = [one.study.name for one in complete if one.study.name not in failures]
         return SuiteResults(results={name: self.ledger.study_results(name) for name in done}, failures=failures)
+
+    def _benchmark(self, members: Sequence[Member]) -> None:
+        benchmark_members(members, self.ledger, bench=self.bench, observer=self.observer, should_stop=self.should_stop)
 
     def run_phases(self, study: Study, phases: Sequence[tuple[str, Sequence[PlannedRun]]]) -> StudyResults:
         planned = [plan for _, plans in phases for plan in plans]
@@ -249,6 +274,7 @@ class _SuiteRun:
 
     def _prepare_one(self, member: Member) -> _Prepared:
         study = member.study
+        check_benchmarks(study)
         evidence = gather_evidence(study)
         fingerprints = self.bench.fingerprints(study)
         rates = {arm.name: arm.train.learning_rates[0] for arm in study.arms}

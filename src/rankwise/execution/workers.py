@@ -23,8 +23,9 @@ import torch
 
 from rankwise.errors import RankwiseError, RunFailedError
 from rankwise.execution.observer import Observer
-from rankwise.execution.run_study import Member, StudyOptions, StudyStopped, SuiteResults, run_suite
+from rankwise.execution.run_study import Member, StudyOptions, StudyStopped, SuiteResults, benchmark_members, run_suite
 from rankwise.execution.sizing import available_bytes
+from rankwise.execution.workbench import Workbench
 from rankwise.ledger import open_ledger
 from rankwise.ledger.results import StudyResults
 from rankwise.records import Record, RunDiverged, RunFinished, StepDone
@@ -87,9 +88,12 @@ def run_suite_with_workers(
         if not ended:
             raise _what_happened(workers, asked=should_stop())
         failures = {name: error for name, error in ended[0].items() if all(name in other for other in ended)}
-        done = [member.study.name for member in members if member.study.name not in failures]
         # A worker ends only when every run that it did not fail has ended.
-        return SuiteResults(results={name: ledger.study_results(name) for name in done}, failures=failures)
+        done = [member for member in members if member.study.name not in failures]
+        observer = observer or Observer()
+        benchmark_members(done, ledger, bench=Workbench(), observer=observer, should_stop=should_stop)
+        names = [member.study.name for member in done]
+        return SuiteResults(results={name: ledger.study_results(name) for name in names}, failures=failures)
 
 
 class _Worker:

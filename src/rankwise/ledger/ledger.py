@@ -106,6 +106,11 @@ class Ledger:
         with self._write() as connection:
             studies.set_on_study(connection, study_name, quantization_errors=errors)
 
+    def set_base_benchmarks(self, study_name: str, found: Mapping[str, Any]) -> None:
+        """Store what `StudyResults.base_benchmarks` then holds."""
+        with self._write() as connection:
+            studies.set_on_study(connection, study_name, base_benchmarks=found)
+
     def set_chosen_learning_rates(self, study_name: str, rates: Mapping[str, float]) -> None:
         """Store the learning rate of each arm, by its name."""
         with self._write() as connection:

@@ -102,6 +102,22 @@ def add_signals(connection: Connection) -> None:
     _add_column(connection, "allocations", "signal", Double())
 
 
+def add_benchmarks(connection: Connection) -> None:
+    """Version 7: what lm-evaluation-harness said of adapters and of the base alone."""
+    _add_column(connection, "studies", "base_benchmarks", JSON())
+    version_7 = MetaData()
+    Table("runs", version_7, Column("id", String(64), primary_key=True))
+    run_id, *_ = _key()
+    benchmarks = Table(
+        "benchmarks", version_7, run_id, Column("benchmark", String(120), primary_key=True),
+        Column("task", String(120), primary_key=True), Column("metric", String(80), primary_key=True),
+        Column("filter", String(80), primary_key=True), Column("value", Double), Column("stderr", Double),
+        Column("num_examples", BigInteger, nullable=False), Column("fingerprint", String(64), nullable=False),
+        Column("harness", String(32), nullable=False),
+    )  # fmt: skip
+    version_7.create_all(connection, tables=(benchmarks,), checkfirst=False)
+
+
 def _add_column(connection: Connection, table: str, name: str, kind: TypeEngine[Any], rest: str = "") -> None:
     type_name = kind.compile(dialect=connection.dialect)
     connection.execute(text(f"ALTER TABLE {table} ADD COLUMN {name} {type_name} {rest}"))
@@ -120,6 +136,7 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     add_quantization_errors,
     add_predictions,
     add_signals,
+    add_benchmarks,
 )
 """Version n is the database after the first n of them."""
 

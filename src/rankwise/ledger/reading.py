@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from rankwise.ledger.results import AnswerRow, CurvePoint, RunRow, StudyResults
 from rankwise.ledger.schema import (
     ALLOCATIONS,
     ANSWERS,
+    BENCHMARKS,
     ENVIRONMENTS,
     EVALUATIONS,
     EXAMPLE_LOSSES,
@@ -30,7 +32,7 @@ from rankwise.ledger.schema import (
 )
 from rankwise.ledger.studies import unknown_study
 from rankwise.ledger.writing import decode_array
-from rankwise.records import RanksRevised, SiteAllocation, SiteOutcome, StepTrace
+from rankwise.records import Benchmarked, BenchmarkScore, RanksRevised, SiteAllocation, SiteOutcome, StepTrace
 
 RunIds = Select[tuple[str]]
 """A query for the runs that are wanted."""
@@ -58,6 +60,7 @@ class _Parts:
     """In the order of their steps."""
     answers: dict[str, dict[str, float]] = field(default_factory=dict)
     """By split the means over the answers after the last step."""
+    benchmarks: list[Benchmarked] = field(default_factory=list)
     test_arrays: defaultdict[int | None, dict[str, np.ndarray]] = field(default_factory=lambda: defaultdict(dict))
     """By step, then by name."""
 
@@ -76,6 +79,7 @@ def study_results(connection: Connection, study_name: str, *, with_details: bool
         chosen_learning_rates=row["chosen_learning_rates"],
         data_summary=row["data_summary"],
         quantization_errors=row["quantization_errors"] or {},
+        base_benchmarks=row["base_benchmarks"] or {},
     )
 
 
@@ -159,6 +163,7 @@ def _run_row(row: RowMapping, arm: str, purpose: Any, parts: _Parts) -> RunRow:
         revisions=tuple(parts.revisions),
         traces=tuple(parts.traces),
         scores=_scores(row["status"], parts),
+        benchmarks=tuple(parts.benchmarks),
         example_loss_nats=arrays.get("example_loss_nats"),
         example_answer_tokens=arrays.get("example_answer_tokens"),
         training_curve=tuple(parts.training_curve),
@@ -190,6 +195,8 @@ def _scores(status: str, parts: _Parts) -> dict[str, float]:
                 scores |= {f"test_{name}": mean for name, mean in parts.answers.get("test", {}).items()}
     if "general_loss" in scores and "initial_general_loss" in scores:
         scores["forgetting"] = scores["general_loss"] - scores["initial_general_loss"]
+    if status == "finished":
+        scores |= {s.key(found.benchmark): s.value for found in parts.benchmarks for s in found.scores}
     return scores
 
 
@@ -208,6 +215,7 @@ def _load_parts(connection: Connection, run_ids: RunIds, with_details: bool) -> 
     for row in connection.execute(select(EVALUATIONS).where(of_runs).order_by(EVALUATIONS.c.step)).mappings():
         parts[row["run_id"]].evaluations.append(row)
     _load_answer_means(connection, run_ids, parts)
+    _load_benchmarks(connection, run_ids, parts)
     if with_details:
         _load_sites(connection, run_ids, parts)
         _load_outcomes(connection, run_ids, parts)
@@ -223,6 +231,27 @@ def _load_answer_means(connection: Connection, run_ids: RunIds, parts: defaultdi
     query = select(*key, *means).where(ANSWERS.c.run_id.in_(run_ids)).group_by(*key).order_by(*key)
     for run_id, split, _, *values in connection.execute(query):
         parts[run_id].answers[split] = dict(zip(ANSWER_SCORES, map(float, values), strict=True))
+
+
+def _load_benchmarks(connection: Connection, run_ids: RunIds, parts: defaultdict[str, _Parts]) -> None:
+    columns = [BENCHMARKS.c[name] for name in ("run_id", "benchmark", "task", "metric", "filter")]
+    query = select(BENCHMARKS).where(BENCHMARKS.c.run_id.in_(run_ids)).order_by(*columns)
+    rows = connection.execute(query).mappings()
+    shared = ("run_id", "benchmark", "fingerprint", "harness", "num_examples")
+    for _, group in groupby(rows, key=itemgetter("run_id", "benchmark")):
+        of_benchmark = list(group)
+        scores = tuple(
+            BenchmarkScore(
+                task=row["task"],
+                metric=row["metric"],
+                filter=row["filter"],
+                value=_number(row["value"]),
+                stderr=row["stderr"],
+            )
+            for row in of_benchmark
+        )
+        found = Benchmarked(**{name: of_benchmark[0][name] for name in shared}, scores=scores)
+        parts[found.run_id].benchmarks.append(found)
 
 
 def answers(connection: Connection, run_id: str) -> tuple[AnswerRow, ...]:

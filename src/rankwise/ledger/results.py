@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rankwise.records import RanksRevised, SiteAllocation, SiteOutcome, StepTrace, WrittenAnswer
+from rankwise.records import Benchmarked, RanksRevised, SiteAllocation, SiteOutcome, StepTrace, WrittenAnswer
 
 RunStatus = Literal["pending", "running", "finished", "diverged", "failed"]
 
@@ -59,7 +59,9 @@ class RunRow:
     """`validation_loss`, `test_loss` (nats per answer token), `test_perplexity`, `test_token_accuracy`,
     `validation_token_accuracy`, `initial_validation_loss` (before the first step), `test_calibration_error`; where the
     study asked for them `test_exact_match`, `test_rouge_l`, `test_chrf`, and `forgetting`: `general_loss` less
-    `initial_general_loss`, in nats per token of general text."""
+    `initial_general_loss`, in nats per token of general text; and of each benchmark `benchmark/NAME/METRIC`."""
+    benchmarks: tuple[Benchmarked, ...] = ()
+    """What each benchmark said, by its name; `scores` has the same numbers."""
     example_loss_nats: np.ndarray | None = None
     """Summed test loss of each example (num_examples,)."""
     example_answer_tokens: np.ndarray | None = None
@@ -151,6 +153,10 @@ class StudyResults:
     quantization_errors: Mapping[str, Any] = field(default_factory=dict)
     """Under `bases`, per quantized base its `form`, `model`, `arms` and `sites` with the errors of each layer
     (`rankwise.probing.quantization_error.SiteError`), or why they are `missing`; empty where nothing is quantized."""
+
+    base_benchmarks: Mapping[str, Any] = field(default_factory=dict)
+    """Under `bases`, per base model its `model`, `form`, `arms` and `results`: of each benchmark on the base alone
+    `benchmark`, `fingerprint`, `harness`, `num_examples` and `scores`, named as those of runs."""
 
     def reported(self, arm: str) -> tuple[RunRow, ...]:
         """The arm's runs on reported seeds, in seed order, whatever their status."""

@@ -44,6 +44,8 @@ STUDIES = Table(
     Column("data_summary", JSON, nullable=False),
     # Of studies with quantized arms, once it was measured; see `StudyResults.quantization_errors`.
     Column("quantization_errors", JSON),
+    # Of each base that benchmarks were run on alone: see `StudyResults.base_benchmarks`.
+    Column("base_benchmarks", JSON),
     Column("registered_at", Double, nullable=False),
 )
 
@@ -219,6 +221,22 @@ ANSWERS = Table(
     Column("rouge_l", Double, nullable=False),
     Column("chrf", Double, nullable=False),
     sqlite_with_rowid=False,
+)
+
+# What lm-evaluation-harness said of each run's adapter.
+BENCHMARKS = Table(
+    "benchmarks",
+    METADATA,
+    _run_id(),
+    Column("benchmark", String(120), primary_key=True),
+    Column("task", String(120), primary_key=True),
+    Column("metric", String(80), primary_key=True),
+    Column("filter", String(80), primary_key=True),
+    Column("value", Double),
+    Column("stderr", Double),
+    Column("num_examples", BigInteger, nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    Column("harness", String(32), nullable=False),
 )
 
 EXAMPLE_LOSSES = Table(

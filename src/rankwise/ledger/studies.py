@@ -33,6 +33,7 @@ def _store_study(connection: Connection, study: Study) -> None:
         "chosen_learning_rates": {},
         "data_summary": {},
         "quantization_errors": None,
+        "base_benchmarks": None,
         "registered_at": time.time(),
     }
     upsert(connection, STUDIES, [row])

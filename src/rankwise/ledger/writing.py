@@ -11,6 +11,7 @@ from rankwise.ledger.connection import insert_missing, upsert
 from rankwise.ledger.schema import (
     ALLOCATIONS,
     ANSWERS,
+    BENCHMARKS,
     EVALUATIONS,
     EXAMPLE_LOSSES,
     MEASUREMENTS,
@@ -22,6 +23,7 @@ from rankwise.ledger.schema import (
 )
 from rankwise.records import (
     Answered,
+    Benchmarked,
     Evaluated,
     RanksRevised,
     Record,
@@ -51,6 +53,8 @@ def write_records(connection: Connection, records: Sequence[Record]) -> None:
     answered = _of_kind(records, Answered)
     insert_missing(connection, QUESTIONS, [row for record in answered for row in _question_rows(record)])
     upsert(connection, ANSWERS, [row for record in answered for row in _answer_rows(record)])
+    for benchmarked in _of_kind(records, Benchmarked):
+        _write_benchmark(connection, benchmarked)
     for audited in _of_kind(records, RunAudited):
         _write_outcome(connection, audited)
     for diverged in _of_kind(records, RunDiverged):
@@ -153,6 +157,15 @@ def _answer_rows(record: Answered) -> list[dict[str, Any]]:
         }
         for position, answer in enumerate(record.answers)
     ]
+
+
+def _write_benchmark(connection: Connection, record: Benchmarked) -> None:
+    """Takes the place of all that the same benchmark said before: another version may have other metrics."""
+    of_benchmark = (BENCHMARKS.c.run_id == record.run_id) & (BENCHMARKS.c.benchmark == record.benchmark)
+    connection.execute(delete(BENCHMARKS).where(of_benchmark))
+    shared = {name: value for name, value in vars(record).items() if name != "scores"}
+    if record.scores:
+        connection.execute(insert(BENCHMARKS), [shared | vars(score) for score in record.scores])
 
 
 def _write_finish(connection: Connection, record: RunFinished) -> None:

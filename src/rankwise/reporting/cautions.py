@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from rankwise.ledger.results import StudyResults
 from rankwise.reporting.collect import candidate_rates, reported_runs
 from rankwise.reporting.format import format_count, format_rate, format_seeds, format_span
+from rankwise.reporting.secondary import benchmark_labels
 from rankwise.reporting.values import ArmComparison
 from rankwise.statistics.paired import smallest_p
 from rankwise.statistics.power import smallest_decidable_n
@@ -23,6 +24,7 @@ def cautions(results: StudyResults, arms: Sequence[ArmComparison]) -> tuple[str,
         _rates(results, arms),
         _scales(results, arms),
         _controls(arms),
+        _benchmarks(results),
     )
     return tuple(sentence for check in checks for sentence in check)
 
@@ -130,3 +132,15 @@ def has_uneven_scales(results: StudyResults, arm: str) -> bool:
 def _controls(arms: Sequence[ArmComparison]) -> Iterator[str]:
     if {arm.strategy for arm in arms} != {"uniform"} and len(arms) > 1 and not any(arm.is_control for arm in arms):
         yield "No control: add an arm with the strategy “random”, to see what an arbitrary map earns at this budget."
+
+
+def _benchmarks(results: StudyResults) -> Iterator[str]:
+    """What was asked for and could not be run, or not on all."""
+    finished = [run for arm in results.arm_names for run in results.reported(arm) if run.status == "finished"]
+    for label in benchmark_labels(results):
+        scored = sum(any(found.benchmark == label for found in run.benchmarks) for run in finished)
+        if scored < len(finished):
+            yield (
+                f"benchmark {label}: {scored} of {len(finished)} finished runs have it; the same command runs what is "
+                "missing."
+            )

@@ -25,7 +25,7 @@ from rankwise.reporting.factorial import factorial_of
 from rankwise.reporting.flaws import find_flaws
 from rankwise.reporting.ordering import ordering_of
 from rankwise.reporting.predictions import memory_prediction, time_prediction
-from rankwise.reporting.secondary import secondary_scores
+from rankwise.reporting.secondary import base_scores, benchmark_labels, secondary_scores
 from rankwise.reporting.stability import stability_of
 from rankwise.reporting.sweeps import find_sweeps
 from rankwise.reporting.values import ArmComparison, Estimate, SoloCost, Span, StudyComparison
@@ -63,6 +63,7 @@ def compare_arms(results: StudyResults, *, rng_seed: int = 0) -> StudyComparison
         memory_prediction=memory_prediction(results.runs),
         time_prediction=time_prediction(results.runs),
         sweeps=find_sweeps(results, arms, rng_seed),
+        base_scores=base_scores(results),
         warnings=cautions(results, arms),
         data_summary=dict(results.data_summary),
         environment=dict(results.environment),
@@ -105,7 +106,14 @@ def _describe_arm(results: StudyResults, name: str, rng_seed: int) -> ArmCompari
         run_ids=tuple(run.id for run in scored),
         audit=audit_arm(results, name),
         stability=stability_of(results, name),
-        secondary=secondary_scores(name, scored, shared, level=results.study["compare"]["level"], rng_seed=rng_seed),
+        secondary=secondary_scores(
+            name,
+            scored,
+            shared,
+            benchmarks=benchmark_labels(results),
+            level=results.study["compare"]["level"],
+            rng_seed=rng_seed,
+        ),
     )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from rankwise.ledger.results import StudyResults
 from rankwise.reporting.audit_section import audit_section
+from rankwise.reporting.benchmarks_section import benchmarks_section
 from rankwise.reporting.effects_section import main_effects_section
 from rankwise.reporting.flaws import flaws_line, flaws_section
 from rankwise.reporting.format import MISSING, format_count, format_error, format_percent
@@ -44,6 +45,7 @@ def render_results(
         "### Secondary scores and cost\n",
         _costs(comparison),
         secondary_section(comparison),
+        benchmarks_section(comparison),
         _evidence(comparison),
         ordering_section(comparison),
         main_effects_section(comparison),

@@ -45,14 +45,24 @@ def secondary_section(comparison: StudyComparison) -> str:
 def _mean(name: str, score: SecondaryScore | None) -> str:
     if score is None:
         return MISSING
-    return format_difference(score.mean) if name == "forgetting" else _percent(_as_share(score.mean), _plain)
+    return format_difference(score.mean) if name == "forgetting" else percent_mean(score.mean)
 
 
 def _difference(name: str, score: SecondaryScore | None) -> str:
     """Nats of forgetting, percentage points of everything else."""
     if score is None or score.difference is None:
         return MISSING
-    return format_difference(score.difference) if name == "forgetting" else _percent(score.difference, _points)
+    return format_difference(score.difference) if name == "forgetting" else percent_difference(score.difference)
+
+
+def percent_mean(share: Estimate) -> str:
+    """A share as a percentage, with its interval."""
+    return _percent(_as_share(share), _plain)
+
+
+def percent_difference(difference: Estimate) -> str:
+    """A difference of shares in percentage points, with its interval."""
+    return _percent(difference, _points)
 
 
 def _as_share(estimate: Estimate) -> Estimate:

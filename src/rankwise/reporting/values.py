@@ -31,6 +31,19 @@ class SecondaryScore:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BaseScores:
+    """What benchmarks said of a base model alone."""
+
+    model: str
+    form: str
+    """How it is quantized, or `none`."""
+    arms: tuple[str, ...]
+    """That stand on it."""
+    scores: Mapping[str, float]
+    """Named as those of arms."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Span:
     """Smallest and largest of a whole number over sites or runs."""
 
@@ -367,7 +380,7 @@ class ArmComparison:
     stability: ArmStability | None
     """None where no run has begun to train."""
     secondary: Mapping[str, SecondaryScore] = field(default_factory=dict)
-    """Calibration, answers and forgetting, by the name of the score; only what was measured."""
+    """Calibration, answers, forgetting and benchmarks, by the name of the score; only what was measured."""
 
     @property
     def finished_seeds(self) -> tuple[int, ...]:
@@ -409,6 +422,8 @@ class StudyComparison:
     time_prediction: PredictionError | None
     sweeps: tuple[Sweep, ...]
     """Settings that some of the arms vary one at a time; empty in a study of allocations."""
+    base_scores: tuple[BaseScores, ...]
+    """Of the bases alone; empty where no benchmark was asked for."""
     warnings: tuple[str, ...]
     data_summary: Mapping[str, Any]
     """Counts of the prepared data: see `StudyResults`."""

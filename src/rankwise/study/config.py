@@ -46,6 +46,11 @@ def _patterns(targets: str | tuple[str, ...]) -> str | tuple[str, ...]:
     return targets
 
 
+def _distinct_names(benchmarks: "tuple[BenchmarkSettings, ...]") -> "tuple[BenchmarkSettings, ...]":
+    _distinct(tuple(benchmark.label for benchmark in benchmarks))
+    return benchmarks
+
+
 FOUR_BIT = ("nf4", "fp4")
 """Quantizations with four bits a weight."""
 SUBTRACTED_INITS = ("pissa", "olora", "loraga")
@@ -183,6 +188,25 @@ class EvaluateSettings(Settings):
     """Score general text before and after training."""
 
 
+class BenchmarkSettings(Settings):
+    """A benchmark of lm-evaluation-harness (extra `bench`), run on every reported adapter when the study is trained.
+
+    No part of a run's identity: a benchmark that is added later trains nothing anew.
+    """
+
+    name: Text
+    """`skills`, `gsm8k`, or any other task of the harness."""
+    data: Text | None = None
+    """Of gsm8k, a local file of questions and answers; without it, the hub's."""
+    limit: PositiveInt | None = None
+    """First examples of the benchmark only."""
+
+    @property
+    def label(self) -> str:
+        """What tables call it: `gsm8k`, or `gsm8k first 200`."""
+        return self.name if self.limit is None else f"{self.name} first {self.limit}"
+
+
 class CompareSettings(Settings):
     """The declared family of comparisons."""
 
@@ -285,6 +309,10 @@ class Study(Settings):
     """Seeds on which learning rates are chosen, never reported; in a file a number N stands for 1000 to 999 + N."""
     compare: CompareSettings = CompareSettings()
     """The declared family of comparisons."""
+    benchmarks: Annotated[tuple[BenchmarkSettings, ...], AfterValidator(_distinct_names)] = Field(
+        (), exclude_if=lambda benchmarks: not benchmarks
+    )
+    """Benchmarks to run on the reported adapters and on the base alone; in a file a name stands for `{name: ...}`."""
 
     def model_post_init(self, context: Any) -> None:
         names = [arm.name for arm in self.arms]

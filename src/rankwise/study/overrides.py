@@ -34,6 +34,8 @@ def expand(short: dict[str, Any]) -> dict[str, Any]:
         count = full.get(key)
         if type(count) is int and 1 <= count <= FIRST_TUNING_SEED:
             full[key] = list(range(start, start + count))
+    if isinstance(short.get("benchmarks"), list):
+        full["benchmarks"] = [{"name": one} if isinstance(one, str) else one for one in short["benchmarks"]]
     if isinstance(short.get("arms"), list):
         full["arms"] = [_expand_arm(arm, shared) for arm in short["arms"]]
     return full
