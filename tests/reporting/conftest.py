@@ -47,6 +47,7 @@ def ideal_rank(strategy: str, layer: int, kind: str, num_layers: int, seed: int)
 
 def make_sites(strategy: str, rank: int, num_layers: int, seed: int) -> tuple[SiteAllocation, ...]:
     """Ranks near the strategy's ideal, within the budget of a uniform `rank` and close to it."""
+    measures = strategy == "empirical"
     shapes = [(layer, leaf, *spec) for layer in range(num_layers) for leaf, spec in MODULES.items()]
     costs = np.array([fan_in + fan_out for *_, fan_in, fan_out in shapes])
     ideal = np.array([ideal_rank(strategy, layer, kind, num_layers, seed) for layer, _, kind, *_ in shapes])
@@ -66,8 +67,9 @@ def make_sites(strategy: str, rank: int, num_layers: int, seed: int) -> tuple[Si
             realised_rank=int(site_rank),
             scale=16.0 / int(site_rank),
             params=int(site_rank) * (fan_in + fan_out),
+            signal=float(site_ideal) if measures else None,
         )
-        for (layer, leaf, kind, fan_in, fan_out), site_rank in zip(shapes, ranks, strict=True)
+        for (layer, leaf, kind, fan_in, fan_out), site_rank, site_ideal in zip(shapes, ranks, ideal, strict=True)
     )
 
 
@@ -175,6 +177,7 @@ def make_run(
         wall_s=9.5 + 0.1 * seed,
         probe_wall_s=1.4 if arm["strategy"] == "empirical" else 0.0,
         probe_peak_memory_bytes=610_271_232 if arm["strategy"] == "empirical" else 0,
+        signal="RMS gradient (nats per unit weight)" if sites[0].signal is not None else None,
         peak_memory_bytes=731_906_048,
         predicted_memory_bytes=702_545_920,
         predicted_wall_s=8.4 + 0.1 * seed,

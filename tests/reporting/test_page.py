@@ -161,7 +161,10 @@ def test_figures_hold_the_numbers_of_the_comparison(study, text):
 
 def test_each_figure_is_drawn_once_and_has_a_name(parsed):
     figures = [a["data-figure"] for tag, a in parsed.elements if tag == "figure"]
-    assert figures == ["differences", "loss_against_params", "rank_maps", "learning_curves", "stability", "tuning"]
+    assert figures == [
+        "differences", "loss_against_params", "predictions", "rank_maps", "signals", "learning_curves", "stability",
+        "tuning",
+    ]  # fmt: skip
     drawings = [a for tag, a in parsed.elements if tag == "svg" and a.get("role") == "img"]
     assert len(drawings) > 15
     assert all(a["aria-label"] and a["tabindex"] == "0" for a in drawings)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from rankwise.records import RanksRevised
 from tests.reporting.browser import CHROMIUM, chromium
 from tests.reporting.page_of import HOSTILE, write_page
 
@@ -25,9 +26,18 @@ def study(build_study):
     return replace(
         results,
         hypothesis="<img src=x onerror=hacked=1><script>hacked=2</script>",
-        runs=tuple(replace(run, spec={"strategy": run.strategy, "note": HOSTILE}) for run in results.runs),
+        runs=tuple(map(_told, results.runs)),
         environments={run.id: {"torch": "2.13.0", "command": HOSTILE} for run in results.runs},
     )
+
+
+def _told(run):
+    """The run with a hostile note; those of linear_decay move ranks, too."""
+    told = replace(run, spec={"strategy": run.strategy, "note": HOSTILE})
+    if run.arm != "linear_decay":
+        return told
+    ranks = (13, *(site.realised_rank for site in run.sites[1:]))
+    return replace(told, revisions=(RanksRevised(run_id=run.id, step=60, ranks=ranks),))
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +176,43 @@ def test_pointing_at_a_cell_names_its_site(page, study):
     assert not page.js("document.getElementById('tip').hidden")
     page.point("h1")
     assert page.js("document.getElementById('tip').hidden")
+
+
+def test_pointing_at_a_signal_names_the_site_its_ranks_and_its_signal(page, study):
+    first, *others = (run.sites[0] for run in study.reported("empirical"))
+    page.point("#figure-signals .mark.tipped")
+    site, rank, signal = page.js("document.getElementById('tip').innerText").splitlines()
+    assert site == first.site
+    assert rank == f"rank {first.realised_rank}"
+    assert {one.realised_rank for one in others} == {first.realised_rank}
+    assert signal == f"signal {first.signal:.3g}, 3 runs"
+
+
+def test_pointing_at_a_row_tells_how_its_rank_moved(page, study):
+    site = study.reported("linear_decay")[0].sites[0]
+    page.point("#figure-ranks_over_time .row.tipped rect")
+    said = page.js("document.getElementById('tip').innerText").splitlines()
+    assert said == [site.site, f"rank {site.realised_rank} before training", "13 from step 60"]
+    assert page.js("document.querySelectorAll('#figure-ranks_over_time .panel').length") == 1
+
+
+def test_pointing_at_a_pack_tells_what_was_predicted_and_measured(page, study):
+    page.point("#figure-predictions .mark.tipped")
+    pack, numbers, members = page.js("document.getElementById('tip').innerText").splitlines()
+    runs = [run for run in study.runs if pack.split()[1] == f"{run.pack_id},"]
+    assert pack.partition(", ")[2] == {"tuning": "learning rates", "report": "reported runs"}[runs[0].purpose]
+    assert numbers == "predicted 670, measured 698, −4.0% off"
+    assert members.startswith(f"{len(runs)} runs of uniform, uniform-r16, linear_decay, empirical")
+
+
+def test_the_new_figures_follow_the_choice_of_arms_and_seeds(page):
+    shown = "[...document.querySelectorAll('{}')].filter((node) => node.getClientRects().length).length"
+    dots, panels = shown.format("#figure-signals .seed"), shown.format("#figure-signals .panel")
+    assert (page.js(dots), page.js(panels)) == (3, 1)
+    page.js("document.querySelector('#choice input[name=seed][value=\"2\"]').click()")
+    assert page.js(dots) == 2
+    page.js("document.querySelector('#choice input[name=arm][value=\"3\"]').click()")
+    assert page.js(panels) == 0
 
 
 def test_arrow_keys_go_from_mark_to_mark(page, study):

@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from rankwise.allocation.strategies import STRATEGIES
+from rankwise.allocation.strategies import STRATEGIES, build_strategy
+from rankwise.errors import AllocationError
 from rankwise.ledger.results import RunRow, StudyResults
 from rankwise.reporting.values import SeedScore, TuningPoint
 
@@ -126,6 +127,16 @@ def _budgets_differ(results: StudyResults, arm: str, baseline: str) -> bool:
 
 def _without_rates(train: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in train.items() if key != "learning_rates"}
+
+
+def measures_signals(results: StudyResults, arm: str) -> bool:
+    """Whether the arm's strategy looks at the model or the data. Not, where this version does not know it."""
+    settings = arm_settings(results, arm)
+    try:
+        strategy = build_strategy(settings["strategy"], settings.get("strategy_settings", {}))
+    except AllocationError:
+        return False
+    return bool(strategy.required_signals())
 
 
 def is_control(strategy: str) -> bool:

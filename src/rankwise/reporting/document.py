@@ -6,9 +6,10 @@ from typing import Any
 from rankwise.ledger.results import StudyResults
 from rankwise.reporting.audit_section import audit_section
 from rankwise.reporting.benchmarks_section import benchmarks_section
+from rankwise.reporting.collect import measures_signals
 from rankwise.reporting.effects_section import main_effects_section
 from rankwise.reporting.flaws import flaws_line, flaws_section
-from rankwise.reporting.format import MISSING, format_count, format_error, format_percent
+from rankwise.reporting.format import MISSING, format_count, format_error, format_names, format_percent
 from rankwise.reporting.markdown import bullets, code, code_block, details, escape, table
 from rankwise.reporting.ordering import ordering_section
 from rankwise.reporting.quantization_section import quantization_section
@@ -44,6 +45,7 @@ def render_results(
         by_name.get("loss_against_params", ""),
         "### Secondary scores and cost\n",
         _costs(comparison),
+        by_name.get("predictions", ""),
         secondary_section(comparison),
         benchmarks_section(comparison),
         _evidence(comparison),
@@ -51,6 +53,9 @@ def render_results(
         main_effects_section(comparison),
         "## Rank maps\n" if "rank_maps" in by_name else "",
         by_name.get("rank_maps", ""),
+        by_name.get("ranks_over_time", ""),
+        by_name.get("signals", ""),
+        _without_signal(results),
         "## Learning curves\n" if "learning_curves" in by_name else "",
         by_name.get("learning_curves", ""),
         stability_section(comparison),
@@ -116,7 +121,11 @@ def _predictions(comparison: StudyComparison) -> str:
     """How well memory and time of packs were known before they trained."""
     memory = _prediction("memory", comparison.memory_prediction, "the largest pack")
     time = _prediction("time", comparison.time_prediction, "all packs together")
-    return f"Error of the predictions (predicted / measured − 1; tuning included): {memory}; {time}.\n"
+    found = f"Error of the predictions (predicted / measured − 1; tuning included): {memory}; {time}."
+    is_old = not (comparison.memory_prediction or comparison.time_prediction) and any(
+        arm.audit.num_runs for arm in comparison.arms
+    )
+    return found + (" Ledgers keep what they need from version 5 on.\n" if is_old else "\n")
 
 
 def _prediction(what: str, found: PredictionError | None, whole: str) -> str:
@@ -139,6 +148,21 @@ def _evidence(comparison: StudyComparison) -> str:
         "Seeds to decide: how many would show a difference of the size seen, or of the margin if that is larger.",
     )
     return "### Evidence behind the verdicts\n\n" + evidence_table(comparison) + "\n" + bullets(notes)
+
+
+def _without_signal(results: StudyResults) -> str:
+    """Why the figure of signals lacks arms: their runs are of a time when signals were not kept."""
+    arms = [
+        arm
+        for arm in results.arm_names
+        if measures_signals(results, arm) and any(run.sites and run.signal is None for run in results.reported(arm))
+    ]
+    if not arms:
+        return ""
+    return (
+        f"What {escape(format_names(arms))} went by at each site is not known, so it cannot be shown against the "
+        "ranks: ledgers keep it from version 6 on.\n"
+    )
 
 
 def _tuning(comparison: StudyComparison) -> str:

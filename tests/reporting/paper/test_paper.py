@@ -158,6 +158,31 @@ def test_a_figure_that_no_report_has_is_refused(recorded, tmp_path):
         write_paper(config_of(recorded, figures=("tunning",)), tmp_path / "paper")
 
 
+def test_what_strategies_saw_and_did_is_in_the_appendix_and_what_was_predicted_with_what_reproduces(record, tmp_path):
+    folders = [record(tmp_path / name, name=name, num_seeds=2, num_layers=1) for name in ("one", "two")]
+    for folder in folders:
+        for name in ("signals", "ranks_over_time", "predictions"):
+            shutil.copy(folder / "figures" / "differences.pdf", folder / "figures" / f"{name}.pdf")
+
+    def places(*given):
+        tex = write_paper(config_of(*given), tmp_path / f"paper{len(given)}").tex.read_text(encoding="utf-8")
+        start, appendix = tex.index("sec:reproducibility}"), tex.index("\\appendix")
+        figures = re.findall(r"\\includegraphics.*\{([a-z-]+)-(one|two)\}", tex)
+        return {
+            f"{name}-{study}": "appendix" if at > appendix else "reproducibility" if at > start else "main"
+            for name, study in figures
+            for at in [tex.index(f"{{{name}-{study}}}")]
+        }
+
+    single, both = places(folders[0]), places(*folders)
+    assert single == {
+        "differences-one": "main", "predictions-one": "reproducibility",
+        "signals-one": "appendix", "ranks-over-time-one": "appendix",
+    }  # fmt: skip
+    assert {place for name, place in both.items() if name.startswith("predictions")} == {"appendix"}
+    assert len(both) == 8
+
+
 def test_an_unfinished_study_says_what_is_missing(record, tmp_path):
     def status_of(arm, purpose, rate, seed):
         return "pending" if arm == "empirical" and purpose == "report" else "finished"

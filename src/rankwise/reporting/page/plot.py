@@ -13,7 +13,7 @@ from rankwise.reporting.page.svg import element, line_path
 WIDTH = 440.0
 """Of a plot, in pixels: legible on a telephone, where it is shown slightly smaller, and two abreast on a desk."""
 LEFT, RIGHT, TOP, BOTTOM = 56.0, 10.0, 24.0, 40.0
-MOST_TICKS = 6
+MOST_TICKS, FEWEST_TICKS = 6, 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +34,16 @@ class Scale:
     def ticks(self) -> list[float]:
         """Round values within the scale."""
         if self.logarithmic:
-            found = LogLocator(subs=(1.0, 3.0), numticks=99).tick_values(self.low, self.high)
-            inside = [float(tick) for tick in found if self.low <= tick <= self.high]
+            inside = self._log_ticks(1.0, 3.0)
+            if len(inside) < FEWEST_TICKS:
+                inside = self._log_ticks(1.0, 2.0, 5.0)
             tens = [tick for tick in inside if math.log10(tick) % 1 in (0.0, 1.0)]
             return tens if len(inside) > MOST_TICKS and len(tens) > 1 else inside
         found = MaxNLocator(nbins=MOST_TICKS - 1, steps=[1, 2, 5, 10]).tick_values(self.low, self.high)
+        return [float(tick) for tick in found if self.low <= tick <= self.high]
+
+    def _log_ticks(self, *multiples: float) -> list[float]:
+        found = LogLocator(subs=multiples, numticks=99).tick_values(self.low, self.high)
         return [float(tick) for tick in found if self.low <= tick <= self.high]
 
 

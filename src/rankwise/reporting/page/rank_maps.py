@@ -176,8 +176,8 @@ def _summary(arm: str, runs: Sequence[RunRow]) -> str:
     return f"Rank map of {arm}: ranks {_span(rank for run in runs for rank in run.spent_ranks)}"
 
 
-def _legend(highest: int) -> Markup:
-    """The colour scale, and what it shows."""
+def colour_scale(highest: str) -> Markup:
+    """From 0 to the highest, which stands behind it."""
     bars = [
         element("rect", x=index * 4, y=0, width=4.2, height=12, fill=colour) for index, colour in enumerate(colours())
     ]
@@ -185,7 +185,10 @@ def _legend(highest: int) -> Markup:
         "svg", *bars,
         viewBox=f"0 0 {4 * NUM_COLOURS} 12", class_="colours", shape_rendering="crispEdges", aria_hidden="true",
     )  # fmt: skip
-    return element(
-        "p", element("span", VIEWS["final"], class_="map-view"), Markup(" 0 "), svg, Markup(" "),
-        element("span", highest, class_="map-highest"), class_="map-legend",
-    )  # fmt: skip
+    return Markup(" 0 ") + svg + Markup(" ") + element("span", highest, class_="map-highest")
+
+
+def _legend(highest: int) -> Markup:
+    """The colour scale, and what it shows."""
+    shown = element("span", VIEWS["final"], class_="map-view")
+    return element("p", shown, colour_scale(str(highest)), class_="map-legend")

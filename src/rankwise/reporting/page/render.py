@@ -15,6 +15,8 @@ from markupsafe import Markup
 
 from rankwise import __version__
 from rankwise.ledger.results import StudyResults
+from rankwise.reporting.figures.predictions import PURPOSE_STYLES
+from rankwise.reporting.figures.signals import KIND_STYLES
 from rankwise.reporting.markdown import one_line
 from rankwise.reporting.page.curves import draw_learning_curves
 from rankwise.reporting.page.facts import held_files, page_facts, script_json
@@ -22,8 +24,11 @@ from rankwise.reporting.page.figure import Look, PageFigure, arm_looks, legend_k
 from rankwise.reporting.page.forest import draw_forest, outcome_class
 from rankwise.reporting.page.loss_against_params import draw_loss_against_params
 from rankwise.reporting.page.pareto import draw_pareto
+from rankwise.reporting.page.predictions import draw_predictions
 from rankwise.reporting.page.prose import Links, sections_of
 from rankwise.reporting.page.rank_maps import draw_rank_maps
+from rankwise.reporting.page.ranks_over_time import draw_ranks_over_time
+from rankwise.reporting.page.signals import draw_signals
 from rankwise.reporting.page.stability import draw_stability
 from rankwise.reporting.page.svg import element
 from rankwise.reporting.page.tuning import draw_tuning
@@ -34,7 +39,10 @@ FIGURES = {
     "pareto": draw_pareto,
     "differences": draw_forest,
     "loss_against_params": draw_loss_against_params,
+    "predictions": draw_predictions,
     "rank_maps": draw_rank_maps,
+    "ranks_over_time": draw_ranks_over_time,
+    "signals": draw_signals,
     "learning_curves": draw_learning_curves,
     "stability": draw_stability,
     "tuning": draw_tuning,
@@ -130,7 +138,9 @@ def _colours(looks: Mapping[str, Look]) -> str:
     outcomes = "".join(
         f".{outcome_class(word)}{{--outcome:{colour}}}\n" for word, (colour, _) in OUTCOME_STYLES.items()
     )
-    return "\n" + arms + outcomes
+    kinds = "".join(f".kind-{kind}{{--arm:{colour}}}\n" for kind, (colour, _) in KIND_STYLES.items())
+    purposes = "".join(f".purpose-{purpose}{{--arm:{colour}}}\n" for purpose, (colour, _) in PURPOSE_STYLES.items())
+    return "\n" + arms + outcomes + kinds + purposes
 
 
 def _hash(text: str) -> str:

@@ -47,8 +47,12 @@ class PaperConfig(BaseModel):
     studies: tuple[PaperStudy, ...] = Field(min_length=1)
     sections: dict[Section, Path] = {}
     """Section files that take the place of the generated ones; `discussion` and `conclusion` are added."""
-    figures: tuple[str, ...] = ("loss_against_params", "rank_maps", "learning_curves", "tuning", "stability")
-    """Figures of each study in the appendix, by the name of their file; the main text has `differences`."""
+    figures: tuple[str, ...] = (
+        "loss_against_params", "rank_maps", "ranks_over_time", "signals", "learning_curves", "tuning", "stability",
+        "predictions",
+    )  # fmt: skip
+    """Figures of each study in the appendix, by the name of their file; the main text has `differences`. Those of a
+    single study's `predictions` stand with what reproduces it."""
     references: Path | None = None
     """A BibTeX file whose entries are added to the project's own."""
 

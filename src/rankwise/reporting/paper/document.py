@@ -9,7 +9,7 @@ from rankwise.errors import ReportError
 from rankwise.reporting.paper.blocks import Block, Bullets, Figure, Heading, Paper, Paragraph, Table
 from rankwise.reporting.paper.config import PaperConfig
 from rankwise.reporting.paper.facts import answers_of, arm_slugs, facts_of
-from rankwise.reporting.paper.figures import CAPTIONS, MAIN, figure_of
+from rankwise.reporting.paper.figures import CAPTIONS, COST, MAIN, figure_of
 from rankwise.reporting.paper.prose import expectations, parse, used_references, used_values
 from rankwise.reporting.paper.sources import Prose, Source, read_prose
 from rankwise.reporting.paper.tables import (
@@ -156,6 +156,8 @@ def _body(sections: _Sections, sources: tuple[Source, ...], config: PaperConfig)
     yield from sections.blocks("reproducibility")
     yield digests_table(sources)
     yield from _present(environment_table(sources))
+    if len(sources) == 1 and COST in config.figures:
+        yield from _present(figure_of(sources[0], COST))
     yield from _appendix(sources, config)
 
 
@@ -196,7 +198,8 @@ def _appendix(sources: tuple[Source, ...], config: PaperConfig) -> Iterator[Bloc
     for source in sources:
         yield Heading(level=1, text=f"All numbers of {source.comparison.study}", is_appendix=is_first)
         is_first = False
-        yield from _present(*(figure_of(source, name) for name in config.figures if name not in MAIN))
+        elsewhere = (*MAIN, COST) if len(sources) == 1 else MAIN
+        yield from _present(*(figure_of(source, name) for name in config.figures if name not in elsewhere))
         yield from appendix_tables(source)
     yield Heading(level=1, text="Runs")
     yield from map(runs_table, sources)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from rankwise.reporting.paper.blocks import Figure
 from rankwise.reporting.paper.sources import Source
+from rankwise.reporting.predictions import NEAR_FRAC
 from rankwise.reporting.values import StudyComparison
 
 CAPTIONS: Mapping[str, Callable[[StudyComparison], str]] = {
@@ -25,6 +26,18 @@ CAPTIONS: Mapping[str, Callable[[StudyComparison], str]] = {
         "Components at each adapted layer, on one colour scale. Where a map differs between seeds, the mean over the "
         "reported runs is shown. Hatched: no adapter there."
     ),
+    "ranks_over_time": lambda _: (
+        "Ranks over training of the strategies that move them: a row is a site, grouped by module and from the first "
+        "layer (top) to the last; the mean over finished seeds. The last column is what is stored. One colour scale."
+    ),
+    "signals": lambda _: (
+        "What each measuring strategy went by, against the rank that it gave, site by site. Large markers: means over "
+        "seeds; small: single seeds. ρ: Spearman's rank correlation over sites, mean over seeds."
+    ),
+    "predictions": lambda _: (
+        "Memory and time as they were predicted against what they then were, pack by pack, tuning included. Line: the "
+        f"two are equal; shaded: within {NEAR_FRAC:.0%}. Measured time contains what else the machine did."
+    ),
     "learning_curves": lambda found: (
         "Learning curves. Thin: training loss of each seed, smoothed. Markers: mean validation loss of the finished "
         f"seeds, with its pointwise {found.level:.0%} band. Dotted: validation loss of {found.baseline}. Cross: a run "
@@ -44,6 +57,8 @@ CAPTIONS: Mapping[str, Callable[[StudyComparison], str]] = {
 
 MAIN = ("differences", "pareto")
 """The figures of the main text; the others stand in the appendix."""
+COST = "predictions"
+"""Stands with what reproduces a study; of a paper about several, in each one's appendix."""
 
 
 def figure_of(source: Source, name: str) -> Figure | None:
