@@ -34,6 +34,22 @@ def test_json_and_files_tell_the_same_of_a_process_of_its_own(tmp_path):
     assert len(rows) == 1 + len(TERMS) + 3 + 3 * 3
 
 
+def test_gradient_checkpointing_is_said_counted_and_keeps_less():
+    plain, again = (
+        json.loads(run("--model", "nano", "--rank", "1", *SMALL, *more, "--json").stdout)
+        for more in ((), ("--gradient-checkpointing",))
+    )
+    assert (plain["settings"]["gradient_checkpointing"], again["settings"]["gradient_checkpointing"]) == (False, True)
+    (before,), (after,) = plain["ranks"], again["ranks"]
+    for terms in ("predicted_terms", "measured"):
+        kept = [
+            entry[terms].get("activations", entry[terms].get("terms", {}).get("activations"))
+            for entry in (before, after)
+        ]
+        assert kept[1] < 0.2 * kept[0]
+    assert 1.2 * before["flops"] < after["flops"] < 1.5 * before["flops"]
+
+
 def test_every_cause_is_explained():
     assert set(MEANINGS) == set(TERMS)
 

@@ -15,7 +15,9 @@ from typer.testing import CliRunner
 
 from rankwise.cli.main import app
 from rankwise.cli.sizes import parse_duration
+from rankwise.execution.recommend.snippet import training_script
 from rankwise.lora.peft_folder import read_peft_folder
+from rankwise.study.config import Arm, BaseSettings
 from tests.models.conftest import save_tiny_model
 
 TINY = ["--template", "plain", "--max-tokens", "12", "--train-examples", "12", "--validation", "4", "--test", "5"]
@@ -193,3 +195,21 @@ def test_times_are_read_as_people_write_them(text, seconds):
 def test_what_is_no_time_is_refused(text):
     with pytest.raises(typer.BadParameter):
         parse_duration(text)
+
+
+def test_the_training_script_checkpoints_where_that_was_asked_for():
+    resolved = BaseSettings(dtype="float32", compute_dtype="float32")
+    plain, again = (
+        training_script(
+            Arm(name="uniform", strategy="uniform", budget={"rank": 2}, train={"gradient_checkpointing": is_on}),
+            resolved,
+            num_examples=1,
+        )
+        for is_on in (False, True)
+    )
+    compile(again, "train_with_peft.py", "exec")
+    enabled = [line for line in again.splitlines() if line not in plain.splitlines()]
+    assert enabled == [
+        'enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable',
+        'enable({"use_reentrant": False})',
+    ]

@@ -67,13 +67,24 @@ def test_a_run_becomes_an_adapter_that_peft_loads(tiny_model, tiny_file, tmp_pat
 
 
 def test_json_is_one_document_with_what_lies_beside_the_adapter(tiny_model, tiny_file, tmp_path):
-    result = train(tiny_model, tiny_file, tmp_path / "adapter", "--json", "--scaling", "constant", "--scale", "0.5")
+    result = train(
+        tiny_model,
+        tiny_file,
+        tmp_path / "adapter",
+        "--json",
+        "--scaling",
+        "constant",
+        "--scale",
+        "0.5",
+        "--gradient-checkpointing",
+    )
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
     assert document.pop("out") == str(tmp_path / "adapter")
     assert document == json.loads((tmp_path / "adapter" / "rankwise.json").read_text())
     assert set(document["scales"].values()) == {0.5}
     assert document["spec"]["arm"]["train"]["batch_size"] == 2
+    assert document["spec"]["arm"]["train"]["gradient_checkpointing"] is True
 
 
 def test_the_run_is_in_the_ledger_under_the_study_that_is_named(tiny_model, tiny_file, tmp_path):

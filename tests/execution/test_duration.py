@@ -2,7 +2,9 @@ import pytest
 
 from rankwise.execution.duration import DurationPredictor
 from rankwise.execution.sizing import size_runs
+from rankwise.execution.what_fits import _with_arm
 from rankwise.execution.workbench import Workbench
+from rankwise.profiling.calibration import Calibration, PassSpeed
 from rankwise.study import parse_study
 from rankwise.study.plan import report_runs
 from rankwise.training.engine import EngineOptions
@@ -20,6 +22,22 @@ def shares(study):
 def test_runs_of_the_same_data_share_the_time_of_their_pack_equally(small_study):
     runs, shares_s, pack_s = shares(small_study)
     assert shares_s == pytest.approx([pack_s / len(runs)] * len(runs))
+
+
+def test_gradient_checkpointing_adds_one_more_forward_pass():
+    """At the speed of scoring, whose forward pass it is; the optimizer and scoring itself stay."""
+    study, bench = parse_study(STUDY.format(folder="nano"), origin="x.yaml"), Workbench()
+    rates = {arm.name: arm.train.learning_rates[0] for arm in study.arms}
+    one = size_runs(report_runs(study, rates, bench.fingerprints(study))[:1], bench, EngineOptions())
+    train = one[0].planned.run.arm.train.model_copy(update={"gradient_checkpointing": True})
+    again = [_with_arm(one[0], one[0].planned.run.arm.model_copy(update={"train": train}))]
+    training, scoring = PassSpeed(overhead_s=0.0, flops_per_s=1e6), PassSpeed(overhead_s=0.0, flops_per_s=2e6)
+    speed = Calibration(training=training, scoring=scoring, params_per_s=1e9)
+    predictor = DurationPredictor(bench, calibrate=lambda *_: speed)
+    idle = Calibration(training=training, scoring=PassSpeed(overhead_s=0.0, flops_per_s=1e30), params_per_s=1e9)
+    training_s = DurationPredictor(bench, calibrate=lambda *_: idle).predict_s(one)
+    added_s = predictor.predict_s(again) - predictor.predict_s(one)
+    assert 0.2 * training_s < added_s < 0.3 * training_s  # half of the operations, less the head, twice as fast
 
 
 def test_a_longer_run_is_charged_for_the_steps_that_it_makes_alone(small_model):

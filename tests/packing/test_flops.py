@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -7,8 +9,14 @@ from rankwise.allocation import RankMap
 from rankwise.data.batches import Row
 from rankwise.data.examples import TokenizedExample
 from rankwise.lora.pack import AdapterPack, SlotPlan
+from rankwise.models.gradient_checkpointing import checkpointed_blocks
 from rankwise.models.sites import find_sites
-from rankwise.packing.flops import TokenCounts, count_scoring_flops, count_training_flops
+from rankwise.packing.flops import (
+    TokenCounts,
+    count_recomputed_flops,
+    count_scoring_flops,
+    count_training_flops,
+)
 from rankwise.packing.forward import token_losses
 from rankwise.packing.memory import ModelShape
 
@@ -57,13 +65,14 @@ def examples(num: int, num_shared: int) -> tuple[TokenizedExample, ...]:
     return tuple(found)
 
 
-def counted(model, rank_map, rows, *, training: bool) -> int:
+def counted(model, rank_map, rows, *, training: bool, checkpointed: bool = False) -> int:
     """What torch counts in a pass of one slot over `rows`, rotary tables aside."""
     pack = AdapterPack(model, [SlotPlan(rank_map=rank_map, init="kaiming", seed=0)], compute_dtype=torch.float32)
     known = {torch.ops.aten.baddbmm_: flops_of_added_in_place}
     packed = [Row(0, example, place, example.num_shared_tokens) for place, example in enumerate(rows)]
     try:
-        with FlopCounterMode(display=False, custom_mapping=known) as counter, torch.set_grad_enabled(training):
+        blocks = checkpointed_blocks(model) if checkpointed else nullcontext()
+        with FlopCounterMode(display=False, custom_mapping=known) as counter, torch.set_grad_enabled(training), blocks:
             for _, losses in token_losses(model, pack, packed, max_tokens=10_000):
                 if training:
                     losses.loss_M.sum().backward()
@@ -91,6 +100,17 @@ def test_training_flops_are_close_to_those_that_torch_counts(model, rank_map, nu
     )
     # The first block's inputs need no gradient, which the count does not know: 1 of 8 blocks here.
     assert counted(model, rank_map, rows, training=True) == pytest.approx(predicted, rel=0.1)
+
+
+@pytest.mark.parametrize("num_shared", [0, 9])
+def test_gradient_checkpointing_adds_the_flops_that_torch_counts(model, rank_map, num_shared):
+    rows = examples(3, num_shared)
+    tokens = TokenCounts.of([rows], share_prefixes=True)
+    predicted = count_recomputed_flops(
+        shape(model), tokens, num_block_params=NUM_BLOCK_PARAMS, num_adapter_params=rank_map.params
+    )
+    again = counted(model, rank_map, rows, training=True, checkpointed=True)
+    assert again - counted(model, rank_map, rows, training=True) == pytest.approx(predicted, rel=0.01)
 
 
 def test_a_shared_prefix_counts_once_per_pass():

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from rankwise.allocation.sites import Signal
+from rankwise.models.gradient_checkpointing import checkpointed_blocks
 from rankwise.models.sites import find_sites
 from rankwise.probing.batch import ProbeBatch
 from rankwise.probing.gradient import mean_gradients
@@ -72,6 +73,21 @@ def test_the_mean_gradient_is_autograds(name):
         expected = torch.stack([gradients[site.name] for gradients in by_batch]).mean(dim=0)
         assert found[site.name].shape == (site.out_features, site.in_features)
         torch.testing.assert_close(found[site.name], expected, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_gradient_checkpointing_changes_no_bit_and_shows_no_input_twice(name):
+    model = family(name)
+    sites, signals = find_sites(model), [*SCALARS, Signal.GRADIENT_SPECTRUM, Signal.ACTIVATION_VARIANCE]
+
+    def checkpointed(ids: torch.Tensor) -> torch.Tensor:
+        with checkpointed_blocks(model):
+            return model(input_ids=ids, labels=ids, use_cache=False).loss
+
+    everywhere = torch.ones(3, 7, dtype=torch.bool)
+    batches = [ProbeBatch(lambda ids=ids: checkpointed(ids), everywhere, everywhere) for ids in BATCHES]
+    plain, again = measure(model, sites, probe_batches(model), signals), measure(model, sites, batches, signals)
+    assert all(np.array_equal(plain.values[signal], again.values[signal]) for signal in signals)
 
 
 def test_gpt2_is_measured_on_transposed_weights():

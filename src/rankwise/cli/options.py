@@ -21,6 +21,13 @@ MaxTokensOption = Annotated[int, typer.Option(min=2, help="Longer examples are e
 TrainExamplesOption = Annotated[int, typer.Option(min=1, help="Training examples.")]
 EpochsOption = Annotated[float, typer.Option(help="Passes over the training examples; a fraction is allowed.")]
 BatchSizeOption = Annotated[int, typer.Option(min=1, help="Sequences per optimizer step.")]
+GradientCheckpointingOption = Annotated[
+    bool,
+    typer.Option(
+        "--gradient-checkpointing",
+        help="Compute each block again in the backward pass: less memory, about a third more time, the same losses.",
+    ),
+]
 LedgerOption = Annotated[
     str | None,
     typer.Option(envvar="RANKWISE_LEDGER", help="Database of all runs; default rankwise.db.", show_default=False),

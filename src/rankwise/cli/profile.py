@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from rankwise.cli.console import console, error_console, print_json
-from rankwise.cli.options import ModelOption
+from rankwise.cli.options import GradientCheckpointingOption, ModelOption
 
 if TYPE_CHECKING:
     from rankwise.execution.profile.values import Profile
@@ -35,6 +35,7 @@ def profile(
     targets: Annotated[
         str, typer.Option(help="Layers: all-linear, attention, mlp, a module name or a regular expression.")
     ] = "all-linear",
+    gradient_checkpointing: GradientCheckpointingOption = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows of a step, and prompts of a batch.")] = 4,
     tokens: Annotated[int, typer.Option(min=2, help="Tokens of a row; a prompt has half as many.")] = 128,
     new_tokens: Annotated[int, typer.Option(min=2, help="Tokens generated after each prompt.")] = 16,
@@ -58,6 +59,7 @@ def profile(
     settings = ProfileSettings(
         base=BaseSettings(model=model, quantization=quantization, dtype=dtype),
         targets=targets,
+        gradient_checkpointing=gradient_checkpointing,
         batch_size=batch_size,
         tokens=tokens,
         new_tokens=new_tokens,

@@ -44,7 +44,8 @@ def _facts(found: Profile) -> dict[str, object]:
         "model": f"{base.model}, {found.num_params:,} parameters, {stored}",
         "device": f"{found.device}, {found.threads} thread{'s' if found.threads > 1 else ''}",
         "matrix products": f"{found.matmul_flops_per_s / 1e9:,.0f} GFLOP/s, measured now at the model's width",
-        "rows": f"{settings.batch_size} of {settings.tokens} tokens",
+        "rows": f"{settings.batch_size} of {settings.tokens} tokens"
+        + (", gradient checkpointing" if settings.gradient_checkpointing else ""),
         "targets": settings.targets if isinstance(settings.targets, str) else ", ".join(settings.targets),
     }
 

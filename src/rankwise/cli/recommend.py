@@ -10,6 +10,7 @@ from rankwise.cli.options import (
     BatchSizeOption,
     DataOption,
     EpochsOption,
+    GradientCheckpointingOption,
     LedgerOption,
     MaxTokensOption,
     ModelOption,
@@ -73,6 +74,7 @@ def recommend(
     test: Annotated[int, typer.Option(min=2, help="Examples that the finalists are scored on.")] = 160,
     epochs: EpochsOption = 2.0,
     batch_size: BatchSizeOption = 4,
+    gradient_checkpointing: GradientCheckpointingOption = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the results; default results/recommend-QUESTION.", show_default=False)
     ] = None,
@@ -106,7 +108,7 @@ def recommend(
             },
             "budget": _budget(rank, params),
             "scaling": {"rule": "constant", "scale": CONSTANT_SCALE},
-            "train": {"epochs": epochs, "batch_size": batch_size},
+            "train": {"epochs": epochs, "batch_size": batch_size, "gradient_checkpointing": gradient_checkpointing},
         },
         learning_rate,
         bench,

@@ -12,6 +12,7 @@ from rankwise.cli.options import (
     BatchSizeOption,
     DataOption,
     EpochsOption,
+    GradientCheckpointingOption,
     LedgerOption,
     MaxTokensOption,
     ModelOption,
@@ -51,6 +52,7 @@ def train(
     test: Annotated[int, typer.Option(min=1, help="Examples scored once, at the end.")] = 400,
     epochs: EpochsOption = 3.0,
     batch_size: BatchSizeOption = 4,
+    gradient_checkpointing: GradientCheckpointingOption = False,
     learning_rate: Annotated[float, typer.Option(help="Peak of the schedule.")] = 3e-4,
     schedule: Annotated[Literal["cosine", "linear", "constant"], typer.Option(help="After warm-up.")] = "cosine",
     scaling: Annotated[
@@ -86,6 +88,7 @@ def train(
                 "batch_size": batch_size,
                 "learning_rates": [learning_rate],
                 "schedule": schedule,
+                **({"gradient_checkpointing": True} if gradient_checkpointing else {}),
             },
             "scaling": {"rule": scaling, "alpha": alpha, "scale": scale},
             "dropout": dropout,

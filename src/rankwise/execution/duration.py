@@ -9,7 +9,12 @@ import torch
 
 from rankwise.execution.packing import SizedRun, micro_tokens_of, sampled_steps, training_passes
 from rankwise.execution.workbench import BaseShape, Workbench
-from rankwise.packing.flops import TokenCounts, count_scoring_flops, count_training_flops
+from rankwise.packing.flops import (
+    TokenCounts,
+    count_recomputed_flops,
+    count_scoring_flops,
+    count_training_flops,
+)
 from rankwise.packing.memory import padded_params
 from rankwise.packing.passes import PassSize, pass_sizes
 from rankwise.profiling.calibration import Calibration, PassSpeed, Workload, calibrate
@@ -47,7 +52,9 @@ class DurationPredictor:
         for step in steps:
             live = [run for run in runs if step < run.num_steps]
             passes = training_passes(live, step)
-            step_s = self._passes_s(passes, base, runs[0], adapter_params, speed.training, trains=True)
+            step_s = self._passes_s(passes, base, runs[0], adapter_params, speed.training, count_training_flops)
+            if runs[0].planned.run.arm.train.gradient_checkpointing:  # the blocks' forward pass again, as in scoring
+                step_s += self._passes_s(passes, base, runs[0], adapter_params, speed.scoring, count_recomputed_flops)
             step_s += len(live) * adapter_params / speed.params_per_s
             tokens = [sum(row.num_tokens for row in run.rows(0, step)) * (step < run.num_steps) for run in runs]
             for slot, num_tokens in enumerate(tokens):
@@ -78,7 +85,7 @@ class DurationPredictor:
         if not rows:
             return 0.0
         passes = pass_sizes(rows, runs[0].eval_tokens)
-        return self._passes_s(passes, base, runs[0], adapter_params, speed, trains=False)
+        return self._passes_s(passes, base, runs[0], adapter_params, speed, count_scoring_flops)
 
     def _passes_s(
         self,
@@ -87,10 +94,8 @@ class DurationPredictor:
         run: SizedRun,
         adapter_params: int,
         speed: PassSpeed,
-        *,
-        trains: bool,
+        count: Callable[..., int],
     ) -> float:
-        count = count_training_flops if trains else count_scoring_flops
         seconds = 0.0
         for counts in (counts for size in passes for counts in _counts(size)):
             flops = count(run.shape, counts, num_block_params=base.num_block_params, num_adapter_params=adapter_params)

@@ -30,6 +30,9 @@ class SizedRun:
     shape: ModelShape
     data: PreparedData
     activations: ActivationSize
+    checkpointed: tuple[ActivationSize, int] | None
+    """`activations` and `micro_tokens` with gradient checkpointing, for what is said where the run does not fit; None
+    where the model has no list of blocks."""
     micro_tokens: int
     """Of one training pass; runs of a pack take the smallest among theirs."""
     eval_tokens: int

@@ -10,8 +10,8 @@ from rankwise.allocation.strategies.base import check_steps
 from rankwise.execution.packing import SizedRun
 from rankwise.execution.workbench import Workbench
 from rankwise.models.prefix_cache import can_share_prefixes
-from rankwise.models.sites import find_sites
-from rankwise.packing.activations import choose_micro_tokens
+from rankwise.models.sites import find_blocks, find_sites
+from rankwise.packing.activations import ActivationSize, choose_micro_tokens
 from rankwise.study.plan import PlannedRun
 from rankwise.training.allocate import plan_rank_map
 from rankwise.training.engine import EngineOptions
@@ -54,15 +54,21 @@ def _size(plan: PlannedRun, bench: Workbench, engine: EngineOptions) -> SizedRun
     bench.check_general_text(arm)
     data, on_host = bench.data(arm), base.device.type != "cuda"
     sites = find_sites(base.model, arm.targets)
-    activations = bench.activations(arm.base, sites, gradient_checkpointing=arm.train.gradient_checkpointing)
+
+    def pass_size(gradient_checkpointing: bool) -> tuple[ActivationSize, int]:
+        kept = bench.activations(arm.base, sites, gradient_checkpointing=gradient_checkpointing)
+        chosen = choose_micro_tokens(kept, longest_tokens=data.longest_tokens, on_host=on_host)
+        return kept, engine.micro_tokens or chosen
+
+    activations, micro_tokens = pass_size(arm.train.gradient_checkpointing)
     sized = SizedRun(
         planned=plan,
         rank_map=plan_rank_map(run, sites, base.num_params, {}),
         shape=bench.model_shape(arm.base),
         data=data,
         activations=activations,
-        micro_tokens=engine.micro_tokens
-        or choose_micro_tokens(activations, longest_tokens=data.longest_tokens, on_host=on_host),
+        checkpointed=pass_size(True) if find_blocks(base.model) else None,
+        micro_tokens=micro_tokens,
         eval_tokens=engine.eval_tokens,
         on_host=on_host,
         packed_shape=bench.model_shape(arm.base, "nf4"),

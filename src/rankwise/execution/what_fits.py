@@ -28,10 +28,15 @@ def describe_ways(run: "SizedRun", limit_bytes: int, estimate: Callable[[Sequenc
 def _ways(run: "SizedRun") -> Iterator[tuple[str, "SizedRun"]]:
     """From the one that changes the result least, each alone, then all together."""
     arm, together, named = run.planned.run.arm, run, []
+    if run.checkpointed is not None and not arm.train.gradient_checkpointing:
+        named.append("train.gradient_checkpointing true")
+        activations, micro_tokens = run.checkpointed
+        together = replace(together, activations=activations, micro_tokens=micro_tokens)
+        yield named[-1], together
     if arm.base.quantization == "none":
         named.append("base.quantization nf4")
         together = replace(together, shape=run.packed_shape)
-        yield named[-1], together
+        yield named[-1], replace(run, shape=run.packed_shape)
     if arm.train.batch_size > 1:
         named.append("train.batch_size 1")
         train = arm.train.model_copy(update={"batch_size": 1})

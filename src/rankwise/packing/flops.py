@@ -57,6 +57,14 @@ def count_scoring_flops(
     return forward.blocks + forward.attention + forward.adapters + forward.head
 
 
+def count_recomputed_flops(
+    shape: ModelShape, tokens: TokenCounts, *, num_block_params: int, num_adapter_params: int
+) -> int:
+    """What gradient checkpointing adds to training: the forward pass of all blocks again, without the head."""
+    forward = _forward_terms(shape, tokens, num_block_params, num_adapter_params)
+    return forward.blocks + forward.attention + forward.adapters
+
+
 @dataclass(frozen=True)
 class _ForwardFlops:
     blocks: int

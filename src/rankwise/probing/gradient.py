@@ -9,6 +9,7 @@ N = rows, T = tokens, D = inputs, F = outputs.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -68,16 +69,14 @@ def weight_gradients(model: PreTrainedModel, modules: dict[str, nn.Module]) -> I
     """
     gradients: dict[str, torch.Tensor] = {}
 
-    def watch(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
-        def on_forward(_module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-            x = args[0].detach()
-            gradients.setdefault(name, torch.zeros(output.shape[-1], x.shape[-1], device=x.device))
-            output.register_hook(lambda grad: add(name, grad, x))
+    def watch(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], torch.Tensor]:
+        def on_forward(_module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+            x = args[0]
+            total_FD = gradients.setdefault(name, torch.zeros(output.shape[-1], x.shape[-1], device=x.device))
+            watched: torch.Tensor = _AddWeightGradient.apply(output, x, total_FD)
+            return watched
 
         return on_forward
-
-    def add(name: str, grad: torch.Tensor, x: torch.Tensor) -> None:
-        gradients[name] += grad.flatten(0, -2).float().T @ x.flatten(0, -2).float()
 
     with ExitStack() as hooks:
         # With every weight frozen, autograd starts where something requires grad: at the embeddings' output.
@@ -88,6 +87,25 @@ def weight_gradients(model: PreTrainedModel, modules: dict[str, nn.Module]) -> I
         for name, module in modules.items():
             hooks.enter_context(_removing(module.register_forward_hook(watch(name))))
         yield gradients
+
+
+class _AddWeightGradient(torch.autograd.Function):
+    """Hands a layer's output on; in the backward pass adds its weight's gradient to `total_FD`.
+
+    The input is kept by autograd's own means, so that gradient checkpointing spares it too.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, output: torch.Tensor, x: torch.Tensor, total_FD: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        ctx.total_FD = total_FD
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (x,) = ctx.saved_tensors
+        ctx.total_FD += grads[0].flatten(0, -2).float().T @ x.flatten(0, -2).float()
+        return grads[0], None, None
 
 
 @contextmanager

@@ -110,8 +110,9 @@ class _Seen:
                 gradients = around.enter_context(weight_gradients(self.model, self._modules))
             else:
                 around.enter_context(torch.no_grad())
-            around.enter_context(watched_inputs(self._modules, statistics, batch))
-            loss = batch.loss()
+            # Not around the backward pass, in which blocks that are checkpointed see their inputs a second time.
+            with watched_inputs(self._modules, statistics, batch):
+                loss = batch.loss()
             if with_gradients:
                 loss.backward()
         if gradients:

@@ -43,7 +43,8 @@ def draw_profile(document: Mapping[str, Any], folder: Path) -> FigureFiles:
     base = settings["base"]
     caption = (
         f"{base['model']}, {base['quantization']} quantization, {base['dtype']}, {settings['batch_size']} rows of "
-        f"{settings['tokens']} tokens on {document['device']}. Left: peak memory by cause, predicted (hatched) and "
+        f"{settings['tokens']} tokens{', gradient checkpointing' if settings['gradient_checkpointing'] else ''} on "
+        f"{document['device']}. Left: peak memory by cause, predicted (hatched) and "
         "measured. Middle: median time of a step. Right: time of each token after the first, one row."
     )
     return save_figure(figure, folder, "profile", caption, HEADER, _rows_of(ranks))

@@ -5,6 +5,7 @@ same seed, data and batch size are measured on the same batches.
 """
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import partial
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from rankwise.data.batches import MicroBatch, Row, micro_batches
 from rankwise.data.prepare import PreparedData
 from rankwise.models.answer_loss import answer_token_losses
+from rankwise.models.gradient_checkpointing import checkpointed_blocks
 from rankwise.models.load import LoadedBase
 from rankwise.probing.batch import ProbeBatch
 from rankwise.study.runs import Run
@@ -30,7 +32,7 @@ def probe_batches(base: LoadedBase, run: Run, data: PreparedData) -> Iterator[Pr
         (batch,) = micro_batches(rows, longest * len(rows), base.device)
         lengths_N = torch.tensor([row.num_tokens for row in batch.rows], device=base.device)
         yield ProbeBatch(
-            loss=partial(_mean_loss, base, batch),
+            loss=partial(_mean_loss, base, batch, run.arm.train.gradient_checkpointing),
             real_NT=torch.arange(longest, device=base.device) < lengths_N[:, None],
             answer_NT=batch.answer_NT,
         )
@@ -46,5 +48,6 @@ def _order(run: Run, data: PreparedData) -> BatchOrder:
     return BatchOrder(num_examples=len(data.train), batch_size=train.batch_size, epochs=train.epochs, seed=run.seed)
 
 
-def _mean_loss(base: LoadedBase, batch: MicroBatch) -> torch.Tensor:
-    return answer_token_losses(base.model, batch.input_ids_NT, batch.answer_NT).loss_M.mean()
+def _mean_loss(base: LoadedBase, batch: MicroBatch, gradient_checkpointing: bool) -> torch.Tensor:
+    with checkpointed_blocks(base.model) if gradient_checkpointing else nullcontext():
+        return answer_token_losses(base.model, batch.input_ids_NT, batch.answer_NT).loss_M.mean()

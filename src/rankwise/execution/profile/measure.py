@@ -6,6 +6,7 @@ Steps are those of the training engine: the same packed layers, micro-batches, l
 import statistics
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,6 +27,7 @@ from rankwise.lora.pack import AdapterPack, SlotPlan
 from rankwise.lora.packed_linear import PackedLinear
 from rankwise.lora.saved_adapter import SavedLayer
 from rankwise.models.dtype import default_device
+from rankwise.models.gradient_checkpointing import checkpointed_blocks
 from rankwise.models.host_memory import keep_freed_memory
 from rankwise.models.load import LoadedBase, load_base
 from rankwise.models.sites import find_sites
@@ -121,7 +123,7 @@ class _Session:
 
     def _choose_micro_tokens(self) -> int:
         sites = [site.name for site in find_sites(self.base.model, self.settings.targets)]
-        size = measure_activations(self.base.model, sites)
+        size = measure_activations(self.base.model, sites, gradient_checkpointing=self.settings.gradient_checkpointing)
         on_host = self.base.device.type != "cuda"
         return choose_micro_tokens(size, longest_tokens=self.settings.tokens, on_host=on_host)
 
@@ -151,8 +153,10 @@ class _Session:
     def _passes(self) -> Iterator[torch.Tensor]:
         """The answer-token losses of each micro-batch."""
         rows = [Row(0, example, position) for position, example in enumerate(self.examples)]
-        with torch.set_grad_enabled(self.pack is not None):
-            for _, losses in token_losses(self.base.model, self.pack, rows, max_tokens=self.micro_tokens):
+        model = self.base.model
+        blocks = checkpointed_blocks(model) if self.settings.gradient_checkpointing else nullcontext()
+        with torch.set_grad_enabled(self.pack is not None), blocks:
+            for _, losses in token_losses(model, self.pack, rows, max_tokens=self.micro_tokens):
                 yield losses.loss_M
 
     def _wait(self) -> None:

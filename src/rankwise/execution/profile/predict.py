@@ -8,7 +8,12 @@ from rankwise.execution.profile.values import ProfileSettings
 from rankwise.execution.workbench import Workbench
 from rankwise.models.sites import find_sites
 from rankwise.packing.activations import ActivationSize, choose_micro_tokens
-from rankwise.packing.flops import TokenCounts, count_scoring_flops, count_training_flops
+from rankwise.packing.flops import (
+    TokenCounts,
+    count_recomputed_flops,
+    count_scoring_flops,
+    count_training_flops,
+)
 from rankwise.packing.memory import MemoryEstimate, ModelShape, predict_memory
 from rankwise.packing.passes import PassSize
 
@@ -48,15 +53,19 @@ class RankPredictor:
         settings, base = self.settings, self.bench.shape(self.settings.base)
         sites = find_sites(base.model, settings.targets)
         rank_map = uniform_map(sites, rank)
-        size = self.bench.activations(settings.base, sites)
+        is_checkpointed = settings.gradient_checkpointing
+        size = self.bench.activations(settings.base, sites, gradient_checkpointing=is_checkpointed)
         memory = self._memory(rank_map, size)
         counts = TokenCounts(
             num_tokens=settings.batch_size * settings.tokens,
             num_answer_tokens=settings.batch_size * (settings.tokens - settings.tokens // 2),
             num_token_pairs=settings.batch_size * settings.tokens**2,
         )
-        count = count_training_flops if rank else count_scoring_flops
-        flops = count(self.shape, counts, num_block_params=base.num_block_params, num_adapter_params=rank_map.params)
+        counted = (count_training_flops if rank else count_scoring_flops, count_recomputed_flops)
+        flops = sum(
+            count(self.shape, counts, num_block_params=base.num_block_params, num_adapter_params=rank_map.params)
+            for count in counted[: 2 if rank and is_checkpointed else 1]
+        )
         return RankPrediction(rank_map=rank_map, memory=memory, flops=flops)
 
     @property

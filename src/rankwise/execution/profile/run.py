@@ -90,7 +90,10 @@ def _measure_apart(settings: ProfileSettings, rank: int) -> RankMeasurement:
 
 
 def _describe_end(rank: int, finished: "subprocess.CompletedProcess[str]") -> str:
-    advice = "Profile fewer or shorter rows (--batch-size, --tokens), a smaller --rank, or with --quantization nf4."
+    advice = (
+        "Profile fewer or shorter rows (--batch-size, --tokens), a smaller --rank, or with --gradient-checkpointing or "
+        "--quantization nf4."
+    )
     if finished.returncode < 0:
         return (
             f"the process that measured rank {rank} was ended by signal {-finished.returncode}, as the system does "
@@ -117,5 +120,6 @@ def _check_fits(rank: int, predicted_bytes: int, settings: ProfileSettings) -> N
         raise PackError(
             f"--rank {rank} on {settings.base.model} needs {predicted_bytes / 2**30:.2f} GiB by prediction, and "
             f"{free / 2**30:.2f} GiB may be filled. Give fewer or shorter rows (--batch-size {settings.batch_size}, "
-            f"--tokens {settings.tokens}), a smaller rank, or a --quantization."
+            f"--tokens {settings.tokens}), a smaller rank, "
+            f"{'' if settings.gradient_checkpointing else '--gradient-checkpointing, '}or a --quantization."
         )

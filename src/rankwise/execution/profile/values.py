@@ -29,6 +29,8 @@ class ProfileSettings(Settings):
     """Tokens of a row, of which the second half is the answer; a prompt has half as many."""
     new_tokens: PositiveInt = 16
     """Tokens that are generated after each prompt."""
+    gradient_checkpointing: bool = False
+    """Whether blocks are computed again in the backward pass instead of kept."""
     repeats: PositiveInt = 5
     """Measured steps, of which the median counts, after `WARM_UP` that do not."""
 

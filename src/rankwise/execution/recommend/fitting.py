@@ -106,6 +106,14 @@ def keep_fitting(
     return kept, left_out
 
 
+def _checkpointed_way(sized: SizedRun) -> dict[str, int]:
+    """Gradient checkpointing with what it would bring the need to; empty where it is on, or cannot be."""
+    if sized.checkpointed is None or sized.planned.run.arm.train.gradient_checkpointing:
+        return {}
+    activations, micro_tokens = sized.checkpointed
+    return {"--gradient-checkpointing": _solo_bytes(replace(sized, activations=activations, micro_tokens=micro_tokens))}
+
+
 def _what_would_fit(arms: Sequence[SizedArm], limit_bytes: int, bench: Workbench, engine: EngineOptions) -> str:
     smallest = min(arms, key=lambda sized: sized.solo_bytes)
     sized = _size(smallest.arm, bench, engine)
@@ -113,6 +121,7 @@ def _what_would_fit(arms: Sequence[SizedArm], limit_bytes: int, bench: Workbench
     shorter = max(1, sized.data.longest_tokens // 2)
     packed = _size(quantized(smallest.arm, "nf4"), bench, engine)
     ways = {
+        **_checkpointed_way(sized),
         "--batch-size 1": _solo_bytes(sized, batch_size=1),
         f"--batch-size 1 --max-tokens {shorter}": _solo_bytes(sized, batch_size=1, longest=shorter),
         "a 4-bit base with --batch-size 1 (the extra `quant`)": _solo_bytes(packed, batch_size=1),

@@ -43,7 +43,7 @@ device = "cuda" if torch.cuda.is_available() else "cpu"
 torch.manual_seed(0)
 tokenizer = AutoTokenizer.from_pretrained(MODEL$revision)
 base = AutoModelForCausalLM.from_pretrained(MODEL$revision, dtype=torch.$dtype$quantization)
-model = get_peft_model(base, LoraConfig.from_pretrained(HERE))
+${checkpointing}model = get_peft_model(base, LoraConfig.from_pretrained(HERE))
 model.to(device)
 model.print_trainable_parameters()
 
@@ -86,6 +86,12 @@ model.save_pretrained(HERE / "peft-adapter")
 print(f"written: {HERE / 'peft-adapter'}")
 ''')
 
+_CHECKPOINTING = """\
+enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
+enable({"use_reentrant": False})
+"""
+"""The first name is the one of newer versions of Transformers."""
+
 _QUANTIZATIONS = {
     "none": "",
     "int8": ", quantization_config=BitsAndBytesConfig(load_in_8bit=True)",
@@ -117,6 +123,7 @@ def training_script(arm: Arm, resolved: BaseSettings, *, num_examples: int) -> s
         dtype=resolved.dtype,
         quantization_import=", BitsAndBytesConfig" if quantization else "",
         quantization=quantization,
+        checkpointing=_CHECKPOINTING if train.gradient_checkpointing else "",
         learning_rate=repr(train.learning_rates[0]),
         epochs=repr(train.epochs),
         batch_size=train.batch_size,
