@@ -101,6 +101,29 @@ def test_the_ledger_gives_the_detectable_difference(study_file, tmp_path):
     assert json.loads(run("plan", file, "--json").stdout)["minimum_detectable_nats"] is None
 
 
+def test_a_pilot_of_another_name_says_what_can_be_shown_and_how_many_seeds_it_takes(study_file, tmp_path):
+    path = tmp_path / "earlier.db"
+    with open_ledger(str(path)) as ledger:
+        write_sample(ledger)
+    given = ("plan", study_file(arms="[uniform, linear_decay]"), "--ledger", str(path), "--pilot", "sample")
+    assert 0 < json.loads(run(*given, "--json").stdout)["minimum_detectable_nats"] < 1
+    text = " ".join(run(*given).stdout.split())
+    for words in (
+        "is found with 80% power by 7 seeds.",
+        "14 seeds find one of",
+        "0.005 nats, this study's margin of equivalence, take",
+        "Judged by the study sample in the ledger: standard deviation of its paired differences",
+        "Its base model, data or test size is another",
+    ):
+        assert words in text, words
+
+
+def test_a_pilot_that_does_not_exist_is_refused_before_anything_is_planned(study_file):
+    result = run("plan", study_file(), "--pilot", "results/none")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--pilot results/none: there is no such folder" in " ".join(result.stderr.split())
+
+
 def test_limits_shape_the_packs(study_file):
     file = study_file()
     single = json.loads(run("plan", file, "--max-pack", "1", "--json").stdout)

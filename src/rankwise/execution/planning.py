@@ -12,10 +12,10 @@ from rankwise.execution.benchmarking import check_benchmarks
 from rankwise.execution.detectable import judge_detectable
 from rankwise.execution.duration import DurationPredictor
 from rankwise.execution.packing import SizedRun, cut_packs, estimate_memory, micro_tokens_of
+from rankwise.execution.pilot import Pilot
 from rankwise.execution.sizing import size_runs
 from rankwise.execution.study_plan import ArmPlan, PackPlan, RunPlan, StudyPlan
 from rankwise.execution.workbench import Workbench
-from rankwise.ledger.results import StudyResults
 from rankwise.models.fingerprint import fingerprint_base
 from rankwise.models.source import locate_base
 from rankwise.reporting.audit import scaling_in_words
@@ -37,7 +37,7 @@ def plan_study(
     engine: EngineOptions,
     limit_bytes: int | None,
     max_slots: int,
-    earlier: StudyResults | None = None,
+    earlier: Pilot | None = None,
 ) -> StudyPlan:
     """The runs and packs of `study` on this machine.
 
@@ -47,7 +47,7 @@ def plan_study(
     Args:
         limit_bytes: Memory that a pack may fill; None for no limit.
         max_slots: Most runs of a pack.
-        earlier: What a ledger holds of a study of the same name, for the detectable difference.
+        earlier: An earlier study that says how far seeds differ, for the detectable difference.
 
     Raises:
         ModelError, DataError, AllocationError: an arm cannot be realised on its base model and data.
