@@ -189,7 +189,8 @@ def test_each_run_has_its_configuration_environment_and_ranks(study, parsed):
     document = json.loads(parsed.scripts[0])
     assert set(document["runs"]) == {run.id for run in study.runs}
     for run in study.runs:
-        (found,) = document["runs"][run.id]
+        (row,) = document["runs"][run.id]
+        found = dict(zip(document["run_columns"], row, strict=True))
         assert document["configurations"][found["configuration"]] == {"arm": {"strategy": run.strategy}}
         expected = "2.14.0" if run.purpose == "report" else "2.13.0"
         assert document["environments"][found["environment"]]["torch"] == expected

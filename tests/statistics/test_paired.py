@@ -10,7 +10,7 @@ from scipy import stats
 from statsmodels.stats.weightstats import ttost_paired
 
 from rankwise.statistics.multiplicity import holm
-from rankwise.statistics.paired import _sign_flip, compare_paired, smallest_p
+from rankwise.statistics.paired import _monte_carlo_p, _sign_flip, compare_paired, smallest_p
 
 
 def compare(treatment_S, baseline_S, *, margin=0.01, seed=0):
@@ -58,6 +58,24 @@ def test_more_than_sixteen_seeds_are_tested_by_random_patterns():
     assert "99,999 random sign patterns" in found.method
     assert found.p_value == pytest.approx(stats.ttest_rel(treatment_S, baseline_S).pvalue, rel=0.15)
     assert found.smallest_p == smallest_p(18) == 2e-5
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.01, -0.012])
+def test_random_patterns_count_as_all_patterns_and_as_scipy_does(shift):
+    treatment_S, baseline_S = two_arms(12, shift=shift, seed=4)
+    difference_S = treatment_S - baseline_S
+    found = _monte_carlo_p(difference_S, np.random.default_rng(0))
+    by_scipy = stats.permutation_test(
+        (difference_S,), np.mean, permutation_type="samples", vectorized=True, n_resamples=3999, rng=1
+    ).pvalue
+    assert found == pytest.approx(brute_force_p(difference_S), abs=0.005)
+    assert found == pytest.approx(by_scipy, abs=0.03)
+
+
+@pytest.mark.parametrize("n", [17, 200])
+def test_many_seeds_that_all_agree_give_the_smallest_p_and_equal_arms_the_largest(n):
+    assert compare(np.linspace(1, 2, n), np.zeros(n)).p_value == smallest_p(n)
+    assert compare(np.ones(n), np.ones(n)).p_value == 1.0
 
 
 def test_equivalence_is_statsmodels_tost():

@@ -2,14 +2,14 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from sqlalchemy import Connection, RowMapping, Select, and_, func, select
+from sqlalchemy import Connection, RowMapping, Select, Table, and_, func, select
 
 from rankwise.errors import LedgerError
 from rankwise.ledger.connection import describe
@@ -34,6 +34,7 @@ from rankwise.ledger.studies import unknown_study
 from rankwise.ledger.writing import decode_array
 from rankwise.records import Benchmarked, BenchmarkScore, RanksRevised, SiteAllocation, SiteOutcome, StepTrace
 
+Value = TypeVar("Value")
 RunIds = Select[tuple[str]]
 """A query for the runs that are wanted."""
 
@@ -282,23 +283,32 @@ def answers(connection: Connection, run_id: str) -> tuple[AnswerRow, ...]:
 
 
 def _load_sites(connection: Connection, run_ids: RunIds, parts: defaultdict[str, _Parts]) -> None:
-    query = select(ALLOCATIONS).where(ALLOCATIONS.c.run_id.in_(run_ids)).order_by(ALLOCATIONS.c.position)
-    for row in connection.execute(query).mappings():
-        parts[row["run_id"]].sites.append(SiteAllocation(**_without_key(row)))
+    for run_id, site in _of_sites(connection, ALLOCATIONS, run_ids, SiteAllocation):
+        parts[run_id].sites.append(site)
 
 
 def _load_outcomes(connection: Connection, run_ids: RunIds, parts: defaultdict[str, _Parts]) -> None:
-    outcomes = select(OUTCOMES).where(OUTCOMES.c.run_id.in_(run_ids)).order_by(OUTCOMES.c.position)
-    for row in connection.execute(outcomes).mappings():
-        parts[row["run_id"]].outcomes.append(SiteOutcome(**_without_key(row)))
+    for run_id, outcome in _of_sites(connection, OUTCOMES, run_ids, SiteOutcome):
+        parts[run_id].outcomes.append(outcome)
     revisions = select(REVISIONS).where(REVISIONS.c.run_id.in_(run_ids)).order_by(REVISIONS.c.step)
     for row in connection.execute(revisions).mappings():
         revision = RanksRevised(run_id=row["run_id"], step=row["step"], ranks=tuple(row["ranks"]))
         parts[row["run_id"]].revisions.append(revision)
 
 
-def _without_key(row: RowMapping) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name not in ("run_id", "position")}
+def _of_sites(
+    connection: Connection, table: Table, run_ids: RunIds, kind: Callable[..., Value]
+) -> Iterator[tuple[str, Value]]:
+    """A run's id and a value for each row, in the order of the sites. Runs of an arm share most of their rows, and then
+    the values."""
+    names = [column.name for column in table.columns if column.name not in ("run_id", "position")]
+    query = select(table.c.run_id, *(table.c[name] for name in names)).where(table.c.run_id.in_(run_ids))
+    known: dict[tuple[Any, ...], Value] = {}
+    for run_id, *row in connection.execute(query.order_by(table.c.position)):
+        cells = tuple(row)
+        if cells not in known:
+            known[cells] = kind(**dict(zip(names, cells, strict=True)))
+        yield run_id, known[cells]
 
 
 def _load_training_curves(connection: Connection, run_ids: RunIds, parts: defaultdict[str, _Parts]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -160,8 +161,20 @@ class StudyResults:
 
     def reported(self, arm: str) -> tuple[RunRow, ...]:
         """The arm's runs on reported seeds, in seed order, whatever their status."""
-        rows = [run for run in self.runs if run.arm == arm and run.purpose == "report"]
+        rows = [run for run in self.of_arm(arm) if run.purpose == "report"]
         return tuple(sorted(rows, key=lambda run: run.seed))
+
+    def of_arm(self, arm: str) -> tuple[RunRow, ...]:
+        """All runs of the arm, in their order."""
+        return self._runs_of_arms.get(arm, ())
+
+    @cached_property
+    def _runs_of_arms(self) -> Mapping[str, tuple[RunRow, ...]]:
+        """Every part of a report asks for the runs of every arm."""
+        found: dict[str, list[RunRow]] = {}
+        for run in self.runs:
+            found.setdefault(run.arm, []).append(run)
+        return {arm: tuple(runs) for arm, runs in found.items()}
 
     @property
     def arm_names(self) -> tuple[str, ...]:

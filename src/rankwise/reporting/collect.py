@@ -76,7 +76,7 @@ def tuning_points(results: StudyResults, arm: str) -> tuple[TuningPoint, ...]:
     rates = candidate_rates(results, arm)
     if len(rates) < 2:
         return ()
-    runs = [run for run in results.runs if run.arm == arm and run.purpose == "tuning"]
+    runs = [run for run in results.of_arm(arm) if run.purpose == "tuning"]
     return tuple(
         _tuning_point(results, arm, rate, [run for run in runs if run.learning_rate == rate]) for rate in rates
     )
@@ -103,7 +103,7 @@ def _validation_loss(run: RunRow) -> float | None:
 
 def budget_of(results: StudyResults, arm: str) -> int | None:
     """Parameters that the arm was allowed; None while none of its runs has been allocated."""
-    return next((run.budget_params for run in results.runs if run.arm == arm and run.budget_params is not None), None)
+    return next((run.budget_params for run in results.of_arm(arm) if run.budget_params is not None), None)
 
 
 def deviations(results: StudyResults, arm: str) -> tuple[str, ...]:

@@ -17,6 +17,8 @@ MAX_EXACT_PAIRS = 16
 """Up to here all 2^n sign patterns are enumerated (65,536 at most)."""
 NUM_MONTE_CARLO = 99_999
 """Random sign patterns beyond; with the observed one p is a multiple of 2e-5."""
+_BATCH_VALUES = 1_000_000
+"""Signs held in memory at once (8 MB)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,16 +107,34 @@ def _sign_flip(difference_S: np.ndarray, rng: np.random.Generator) -> tuple[floa
     patterns whose mean is at least as far from zero as the observed one (Fisher 1935). No distribution is assumed.
     """
     n = len(difference_S)
-    if n <= MAX_EXACT_PAIRS:
-        num_patterns, method = 2**n, f"exact sign-flip permutation test, all {2**n:,} sign patterns"
-    else:
-        num_patterns, method = NUM_MONTE_CARLO, f"sign-flip permutation test, {NUM_MONTE_CARLO:,} random sign patterns"
+    if n > MAX_EXACT_PAIRS:
+        method = f"sign-flip permutation test, {NUM_MONTE_CARLO:,} random sign patterns"
+        return _monte_carlo_p(difference_S, rng), method
+    method = f"exact sign-flip permutation test, all {2**n:,} sign patterns"
     if n == 1:  # scipy refuses one value; its two patterns are equally far from zero
         return 1.0, method
     found = stats.permutation_test(
-        (difference_S,), np.mean, permutation_type="samples", vectorized=True, n_resamples=num_patterns, rng=rng
+        (difference_S,), np.mean, permutation_type="samples", vectorized=True, n_resamples=2**n, rng=rng
     )
     return float(found.pvalue), method
+
+
+def _monte_carlo_p(difference_S: np.ndarray, rng: np.random.Generator) -> float:
+    """As `scipy.stats.permutation_test` counts: twice the smaller tail, the observed pattern in both.
+
+    Scipy shuffles each pair, which takes a sort per pair and pattern; a bit and a product are 20 to 60 times as fast.
+    """
+    n = len(difference_S)
+    observed = float(difference_S.mean())
+    slack = 1e-14 * abs(observed)  # sums in another order
+    batch, lower, upper = max(1, _BATCH_VALUES // n), 1, 1
+    for start in range(0, NUM_MONTE_CARLO, batch):
+        size = min(batch, NUM_MONTE_CARLO - start)
+        bits_BS = np.unpackbits(np.frombuffer(rng.bytes(-(-size * n // 8)), np.uint8), count=size * n)
+        mean_B = (2.0 * bits_BS.reshape(size, n) - 1) @ difference_S / n
+        lower += int((mean_B <= observed + slack).sum())
+        upper += int((mean_B >= observed - slack).sum())
+    return min(1.0, 2 * min(lower, upper) / (NUM_MONTE_CARLO + 1))
 
 
 def _hedges_d(difference_S: np.ndarray) -> float:

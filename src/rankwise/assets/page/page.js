@@ -3,6 +3,9 @@
    Every text is set as text, never as HTML. Each function takes care of one thing; `start` at the end calls them all. */
 
 const facts = JSON.parse(document.getElementById("facts").textContent);
+/* Rows to objects; what was not measured has no entry. */
+const runOf = (row) => Object.fromEntries(facts.run_columns.map((name, i) => [name, row[i]]).filter(([, value]) => value !== null));
+facts.runs = Object.fromEntries(Object.entries(facts.runs).map(([id, places]) => [id, places.map(runOf)]));
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 const byId = (id) => document.getElementById(id);
 

@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from rankwise.ledger.results import StudyResults
+from rankwise.reporting.figures.crowd import crowd_note, shown_arms
 from rankwise.reporting.format import format_difference
 from rankwise.reporting.style import (
     DOUBLE_COLUMN_IN,
@@ -34,6 +35,8 @@ def draw_differences(results: StudyResults, comparison: StudyComparison, folder:
     arms = sorted((arm for arm in comparison.arms if arm.difference), key=lambda arm: bool(arm.deviations))
     if not arms:
         return None
+    compared, shown = arms, shown_arms(comparison, "differences", (arm.name for arm in arms))
+    arms = [arm for arm in compared if arm.name in shown]
     figure = new_figure(DOUBLE_COLUMN_IN, 0.36 * len(arms) + 1.15)
     axis = figure.subplots()
     zone = comparison.equivalence_nats
@@ -61,9 +64,9 @@ def draw_differences(results: StudyResults, comparison: StudyComparison, folder:
     caption = (
         f"Difference in test loss to {comparison.baseline}, paired by seed: mean with {comparison.level:.0%} interval; "
         f"small dots are single seeds. Shaded: differences below {zone:g} nats, practically nothing. "
-        "Triangles point to the side of a significant difference."
+        f"Triangles point to the side of a significant difference.{crowd_note(comparison, 'differences')}"
     )
-    return save_figure(figure, folder, "differences", caption, HEADER, _rows_of(arms))
+    return save_figure(figure, folder, "differences", caption, HEADER, _rows_of(compared))
 
 
 def _draw_row(axis: Axes, row: int, difference: Difference) -> None:

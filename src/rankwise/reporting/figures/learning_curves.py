@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from rankwise.ledger.results import CurvePoint, RunRow, StudyResults
+from rankwise.reporting.figures.crowd import crowd_note, shown_arms
 from rankwise.reporting.style import (
     DOUBLE_COLUMN_IN,
     NEUTRAL,
@@ -37,12 +38,14 @@ def draw_learning_curves(results: StudyResults, comparison: StudyComparison, fol
     if not runs:
         return None
     styles = arm_styles(results.arm_names, comparison.baseline)
-    num_columns = min(len(runs), 3)
-    num_rows = -(-len(runs) // num_columns)
+    shown = shown_arms(comparison, "learning_curves", runs)
+    drawn = {arm: found for arm, found in runs.items() if arm in shown}
+    num_columns = min(len(drawn), 3)
+    num_rows = -(-len(drawn) // num_columns)
     figure = new_figure(DOUBLE_COLUMN_IN * max(num_columns, 2) / 3, 1.65 * num_rows + 0.45)
-    axes = panel_grid(figure, len(runs), num_columns, sharex=True, sharey=True)
+    axes = panel_grid(figure, len(drawn), num_columns, sharex=True, sharey=True)
     baseline = validation_band(runs.get(comparison.baseline, ()), comparison.level)
-    for axis, (arm, found) in zip(axes, runs.items(), strict=True):
+    for axis, (arm, found) in zip(axes, drawn.items(), strict=True):
         _draw_arm(axis, found, styles[arm], comparison.level)
         if arm != comparison.baseline and baseline:
             axis.plot(baseline[0], baseline[1].mean_T, color=NEUTRAL, linestyle=":", linewidth=1.0, zorder=2)
@@ -54,6 +57,7 @@ def draw_learning_curves(results: StudyResults, comparison: StudyComparison, fol
         f"Learning curves. Thin: training loss of each seed, running mean over {SMOOTHING_FRAC:.0%} of the steps. "
         f"Markers: mean validation loss of the finished seeds, with its pointwise {comparison.level:.0%} band. "
         f"Dotted: validation loss of {comparison.baseline}. Cross: a run diverged."
+        f"{crowd_note(comparison, 'learning_curves')}"
     )
     return save_figure(figure, folder, "learning_curves", caption, HEADER, _rows_of(runs))
 

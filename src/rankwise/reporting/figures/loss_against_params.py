@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.transforms import ScaledTranslation
 
 from rankwise.ledger.results import StudyResults
+from rankwise.reporting.figures.crowd import crowd_note, shown_arms
 from rankwise.reporting.figures.pareto import cost_axes
 from rankwise.reporting.format import format_loss
 from rankwise.reporting.style import (
@@ -39,6 +40,8 @@ def draw_loss_against_params(results: StudyResults, comparison: StudyComparison,
     arms = [arm for arm in comparison.arms if arm.test_loss and arm.params]
     if len(arms) < 2 or cost_axes(comparison):
         return None
+    scored, shown = arms, shown_arms(comparison, "loss_against_params", (arm.name for arm in arms))
+    arms = [arm for arm in scored if arm.name in shown]
     styles = arm_styles(results.arm_names, comparison.baseline)
     figure = new_figure(DOUBLE_COLUMN_IN * 0.72, 2.7)
     axis = figure.subplots()
@@ -61,9 +64,9 @@ def draw_loss_against_params(results: StudyResults, comparison: StudyComparison,
     caption = (
         f"Test loss against stored adapter parameters, mean over seeds with {comparison.level:.0%} interval. Arms of "
         "(nearly) equal parameters are spread sideways. The intervals contain what seeds have in common; whether two "
-        "arms differ is shown by the paired differences."
+        f"arms differ is shown by the paired differences.{crowd_note(comparison, 'loss_against_params')}"
     )
-    return save_figure(figure, folder, "loss_against_params", caption, HEADER, _rows_of(arms))
+    return save_figure(figure, folder, "loss_against_params", caption, HEADER, _rows_of(scored))
 
 
 def nearly_equal(arms: Sequence[ArmComparison]) -> list[list[ArmComparison]]:

@@ -14,6 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from matplotlib.transforms import ScaledTranslation
 
 from rankwise.ledger.results import StudyResults
+from rankwise.reporting.figures.crowd import crowd_note, shown_arms
 from rankwise.reporting.format import format_loss
 from rankwise.reporting.style import (
     DOUBLE_COLUMN_IN,
@@ -90,7 +91,9 @@ def draw_pareto(results: StudyResults, comparison: StudyComparison, folder: Path
     arms = [arm for arm in comparison.arms if arm.test_loss]
     fronts = [front_of(axis, arms) for axis in axes]
     styles = arm_styles(results.arm_names, comparison.baseline)
-    figure = new_figure(DOUBLE_COLUMN_IN, 2.5 + 0.14 * -(-len(arms) // 4))
+    shown = shown_arms(comparison, "pareto", (arm.name for arm in arms))
+    styles = {name: style for name, style in styles.items() if name in shown}
+    figure = new_figure(DOUBLE_COLUMN_IN, 2.5 + 0.14 * -(-len(styles) // 4))
     panels = figure.subplots(1, len(axes), sharey=True, squeeze=False)[0]
     for panel, axis, front in zip(panels, axes, fronts, strict=True):
         _draw_panel(panel, axis, front, arms, styles)
@@ -100,7 +103,7 @@ def draw_pareto(results: StudyResults, comparison: StudyComparison, folder: Path
     figure.legend(
         [handles[i] for i in best_first], [labels[i] for i in best_first], loc="outside lower center", ncols=4
     )
-    caption = caption_of(comparison, axes, fronts, arms)
+    caption = caption_of(comparison, axes, fronts, arms) + crowd_note(comparison, "pareto")
     return save_figure(figure, folder, "pareto", caption, HEADER, _rows_of(axes, fronts, arms))
 
 
@@ -150,6 +153,7 @@ def _about_solo(axes: Sequence[CostAxis], arms: Sequence[ArmComparison]) -> str:
 def _draw_panel(
     panel: Axes, axis: CostAxis, front: ParetoFront, arms: Sequence[ArmComparison], styles: dict[str, ArmStyle]
 ) -> None:
+    """The front of all arms, and those of them that have a style."""
     costs = [cost_of(axis, arm) for arm in arms]
     if max(costs) / min(costs) > LOG_FROM:
         panel.set_xscale("log")
@@ -160,8 +164,10 @@ def _draw_panel(
         (cost_of(axis, arm), loss_of(arm)) for arm, is_on in zip(arms, front.is_on_front_A, strict=True) if is_on
     )
     panel.step(*zip(*on_front, strict=True), where="post", color=NEUTRAL, linewidth=0.8, zorder=1)
-    for arm, frac, offset_pt in zip(arms, front.on_front_frac_A, _offsets_pt(costs), strict=True):
-        _draw_point(panel, axis, arm, styles[arm.name], float(frac), offset_pt)
+    drawn = [(arm, float(frac)) for arm, frac in zip(arms, front.on_front_frac_A, strict=True) if arm.name in styles]
+    offsets_pt = _offsets_pt([cost_of(axis, arm) for arm, _ in drawn])
+    for (arm, frac), offset_pt in zip(drawn, offsets_pt, strict=True):
+        _draw_point(panel, axis, arm, styles[arm.name], frac, offset_pt)
     panel.margins(x=0.12, y=0.08)
     panel.autoscale_view()
     panel.grid(color="#EEEEEE", linewidth=0.5)

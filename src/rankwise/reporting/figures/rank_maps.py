@@ -12,6 +12,7 @@ from matplotlib.image import AxesImage
 
 from rankwise.ledger.results import RunRow, StudyResults
 from rankwise.records import SiteAllocation
+from rankwise.reporting.figures.crowd import crowd_note, shown_arms
 from rankwise.reporting.style import (
     DOUBLE_COLUMN_IN,
     FAINT,
@@ -35,7 +36,7 @@ HEADER = (
 def allocated_runs(results: StudyResults, arm: str) -> tuple[RunRow, ...]:
     """The arm's runs whose realised allocation is known: reported ones, else those that tuned it."""
     reported = tuple(run for run in results.reported(arm) if run.sites)
-    return reported or tuple(run for run in results.runs if run.arm == arm and run.sites)
+    return reported or tuple(run for run in results.of_arm(arm) if run.sites)
 
 
 def module_labels(sites: Sequence[SiteAllocation]) -> dict[str, str]:
@@ -61,7 +62,8 @@ def draw_rank_maps(results: StudyResults, comparison: StudyComparison, folder: P
     labels = module_labels(every_site)
     modules = list(dict.fromkeys(labels[site.site] for site in every_site))
     layers = sorted({site.layer for site in every_site})
-    maps = {arm: _mean_ranks(found, labels, modules, layers) for arm, found in runs.items()}
+    shown = shown_arms(comparison, "rank_maps", runs)
+    maps = {arm: _mean_ranks(found, labels, modules, layers) for arm, found in runs.items() if arm in shown}
     highest = max(float(np.nanmax(ranks)) for ranks in maps.values())
     norm = Normalize(0, highest)
 
@@ -80,7 +82,7 @@ def draw_rank_maps(results: StudyResults, comparison: StudyComparison, folder: P
     caption = (
         "Rank maps: components at each adapted layer, on one colour scale. "
         "Where an arm's map differs between seeds, the mean over its reported runs is shown. "
-        "Hatched: no adapter there."
+        f"Hatched: no adapter there.{crowd_note(comparison, 'rank_maps')}"
     )
     return save_figure(figure, folder, "rank_maps", caption, HEADER, _rows_of(runs, labels))
 

@@ -15,6 +15,7 @@ from matplotlib.colors import Normalize
 
 from rankwise.ledger.results import RunRow, StudyResults
 from rankwise.records import SiteAllocation
+from rankwise.reporting.figures.crowd import crowd_note, shown_arms
 from rankwise.reporting.figures.rank_maps import allocated_runs, module_labels
 from rankwise.reporting.style import DOUBLE_COLUMN_IN, RC, FigureFiles, new_figure, panel_grid, save_figure, short
 from rankwise.reporting.values import StudyComparison
@@ -86,13 +87,14 @@ CAPTION = (
 
 
 @matplotlib.rc_context(RC)
-def draw_ranks_over_time(results: StudyResults, _comparison: StudyComparison, folder: Path) -> FigureFiles | None:
+def draw_ranks_over_time(results: StudyResults, comparison: StudyComparison, folder: Path) -> FigureFiles | None:
     """One panel an arm; None where no ranks moved."""
     runs = moving_runs(results)
     if not runs:
         return None
     labels = module_labels([site for found in runs.values() for run in found for site in run.sites])
-    paths = {arm: rank_path(found, labels) for arm, found in runs.items()}
+    shown = shown_arms(comparison, "ranks_over_time", runs)
+    paths = {arm: rank_path(found, labels) for arm, found in runs.items() if arm in shown}
     norm = Normalize(0, max(float(path.ranks_ST.max()) for path in paths.values()))
     num_columns = min(len(paths), 3)
     num_rows = -(-len(paths) // num_columns)
@@ -104,7 +106,8 @@ def draw_ranks_over_time(results: StudyResults, _comparison: StudyComparison, fo
         axis.set_title(short(arm))
     figure.supxlabel("optimizer step", fontsize=RC["axes.labelsize"])
     figure.colorbar(mesh, ax=axes, label="rank (components)", shrink=0.8, pad=0.02, aspect=12 * figure.get_figheight())
-    return save_figure(figure, folder, "ranks_over_time", CAPTION, HEADER, _rows_of(runs, labels))
+    caption = CAPTION + crowd_note(comparison, "ranks_over_time")
+    return save_figure(figure, folder, "ranks_over_time", caption, HEADER, _rows_of(runs, labels))
 
 
 def _draw_path(axis: Axes, path: RankPath, norm: Normalize) -> QuadMesh:

@@ -19,6 +19,7 @@ from scipy.stats import spearmanr
 from rankwise.allocation.sites import SiteKind
 from rankwise.ledger.results import RunRow, StudyResults
 from rankwise.records import SiteAllocation
+from rankwise.reporting.figures.crowd import crowd_note, shown_arms
 from rankwise.reporting.figures.rank_maps import allocated_runs, module_labels
 from rankwise.reporting.format import format_rate
 from rankwise.reporting.style import (
@@ -114,20 +115,22 @@ def is_logarithmic(values: Sequence[float]) -> bool:
 
 
 @matplotlib.rc_context(RC)
-def draw_signals(results: StudyResults, _comparison: StudyComparison, folder: Path) -> FigureFiles | None:
+def draw_signals(results: StudyResults, comparison: StudyComparison, folder: Path) -> FigureFiles | None:
     """One panel an arm; None where no arm's signal was recorded."""
     runs = measured_runs(results)
     if not runs:
         return None
-    num_columns = min(len(runs), 3)
-    num_rows = -(-len(runs) // num_columns)
+    shown = shown_arms(comparison, "signals", runs)
+    drawn = {arm: found for arm, found in runs.items() if arm in shown}
+    num_columns = min(len(drawn), 3)
+    num_rows = -(-len(drawn) // num_columns)
     figure = new_figure(DOUBLE_COLUMN_IN * max(num_columns, 2) / 3, 2.0 * num_rows + 0.4)
-    axes = panel_grid(figure, len(runs), num_columns, sharey=True)
-    for axis, (arm, found) in zip(axes, runs.items(), strict=True):
+    axes = panel_grid(figure, len(drawn), num_columns, sharey=True)
+    for axis, (arm, found) in zip(axes, drawn.items(), strict=True):
         _draw_arm(axis, found)
         axis.set_title(f"{short(arm)}\n{agreement_in_words(found)}")
     figure.supylabel("rank (components)", fontsize=RC["axes.labelsize"])
-    kinds = {site.kind for found in runs.values() for run in found for site in run.sites}
+    kinds = {site.kind for found in drawn.values() for run in found for site in run.sites}
     handles = [
         Line2D([], [], color=colour, marker=marker, markersize=5, linestyle="none", label=kind)
         for kind, (colour, marker) in KIND_STYLES.items()
@@ -135,7 +138,7 @@ def draw_signals(results: StudyResults, _comparison: StudyComparison, folder: Pa
     ]
     handles.append(Line2D([], [], color=NEUTRAL, marker="o", markersize=2.4, linestyle="none", label="one seed"))
     figure.legend(handles=handles, loc="outside upper center", ncols=4)
-    return save_figure(figure, folder, "signals", CAPTION, HEADER, _rows_of(runs))
+    return save_figure(figure, folder, "signals", CAPTION + crowd_note(comparison, "signals"), HEADER, _rows_of(runs))
 
 
 CAPTION = (

@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from rankwise.ledger.results import RunRow, StudyResults
 from rankwise.records import StepTrace
+from rankwise.reporting.figures.crowd import crowd_note, shown_arms
 from rankwise.reporting.stability import reading_order
 from rankwise.reporting.style import (
     DOUBLE_COLUMN_IN,
@@ -40,12 +41,14 @@ def draw_stability(results: StudyResults, comparison: StudyComparison, folder: P
     if not runs:
         return None
     styles = arm_styles(results.arm_names, comparison.baseline)
-    panels = traced_norms(runs)
+    shown = shown_arms(comparison, "stability", runs)
+    drawn = {arm: found for arm, found in runs.items() if arm in shown}
+    panels = traced_norms(drawn)
     num_rows = -(-len(panels) // 3)
-    figure = new_figure(DOUBLE_COLUMN_IN, 1.45 * num_rows + 0.5 + 0.16 * -(-len(runs) // 4))
+    figure = new_figure(DOUBLE_COLUMN_IN, 1.45 * num_rows + 0.5 + 0.16 * -(-len(drawn) // 4))
     axes = panel_grid(figure, len(panels), 3, sharex=True)
     for axis, (title, norm) in zip(axes, panels, strict=True):
-        for arm, found in runs.items():
+        for arm, found in drawn.items():
             _draw_arm(axis, found, norm, styles[arm])
         axis.set_title(title)
         axis.grid(axis="y", color="#EEEEEE", linewidth=0.5)
@@ -58,13 +61,14 @@ def draw_stability(results: StudyResults, comparison: StudyComparison, folder: P
     handles = [
         Line2D([], [], color=style.colour, linestyle=style.line, marker=style.marker, label=short(arm))
         for arm, style in styles.items()
-        if arm in runs
+        if arm in drawn
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)), columnspacing=1.4)
     caption = (
         "Stability. Median over seeds of the norm of the adapter gradient before clipping, of one optimizer step in "
         "the effective weights (scale × up · down), and of all that training has added to the base; shaded: smallest "
         "to largest seed. Below: the step by kind of site and third of the depth. Cross: a run diverged."
+        f"{crowd_note(comparison, 'stability')}"
     )
     return save_figure(figure, folder, "stability", caption, HEADER, _rows_of(runs))
 

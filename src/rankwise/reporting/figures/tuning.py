@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
 from rankwise.ledger.results import StudyResults
+from rankwise.reporting.figures.crowd import crowd_note, shown_arms
 from rankwise.reporting.format import format_rate
 from rankwise.reporting.style import (
     DOUBLE_COLUMN_IN,
@@ -31,6 +32,8 @@ def draw_tuning(results: StudyResults, comparison: StudyComparison, folder: Path
     arms = [arm for arm in comparison.arms if len(_measured(arm.tuning)) > 1]
     if not arms:
         return None
+    shown = shown_arms(comparison, "tuning", (arm.name for arm in arms))
+    arms = [arm for arm in arms if arm.name in shown]
     styles = arm_styles(results.arm_names, comparison.baseline)
     num_columns = min(len(arms), 3)
     num_rows = -(-len(arms) // num_columns)
@@ -53,6 +56,7 @@ def draw_tuning(results: StudyResults, comparison: StudyComparison, folder: Path
     caption = (
         "Learning-rate tuning: validation loss at the end of training on the tuning seeds, which are not reported. "
         "Dots: single runs; line: mean; ring: the chosen rate; crosses at the top: rates at which a run diverged."
+        f"{crowd_note(comparison, 'tuning')}"
     )
     return save_figure(figure, folder, "tuning", caption, HEADER, _rows_of(comparison.arms))
 

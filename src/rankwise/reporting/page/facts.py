@@ -25,10 +25,12 @@ RUN_COLUMNS = (
 
 
 def page_facts(results: StudyResults, comparison: StudyComparison) -> dict[str, Any]:
-    """The document that the page's script reads. Configurations and environments, shared by runs, are said once."""
+    """The document that the page's script reads. What many runs share is said once: their configurations and
+    environments, and the names of their values, of which each run has a row."""
     configurations: dict[str, int] = {}
     environments: list[Mapping[str, str]] = []
-    runs: dict[str, list[dict[str, Any]]] = {}
+    columns = [*RUN_COLUMNS, *score_names(results), "spent_params", "configuration", "environment"]
+    runs: dict[str, list[list[Any]]] = {}
     for run in results.runs:
         text = json.dumps(_configuration(run), sort_keys=True)
         found = _run_facts(run) | {"configuration": configurations.setdefault(text, len(configurations))}
@@ -36,7 +38,7 @@ def page_facts(results: StudyResults, comparison: StudyComparison) -> dict[str, 
             if environment not in environments:
                 environments.append(environment)
             found["environment"] = environments.index(environment)
-        runs.setdefault(run.id, []).append(found)
+        runs.setdefault(run.id, []).append([found.get(name) for name in columns])
     return {
         "study": results.name,
         "baseline": comparison.baseline,
@@ -49,6 +51,7 @@ def page_facts(results: StudyResults, comparison: StudyComparison) -> dict[str, 
             }
             for arm in results.study["arms"]
         ],
+        "run_columns": columns,
         "runs": runs,
         "configurations": [json.loads(text) for text in configurations],
         "environment": dict(results.environment),
@@ -63,17 +66,21 @@ def _configuration(run: RunRow) -> dict[str, Any]:
 
 
 def _run_facts(run: RunRow) -> dict[str, Any]:
-    """What was measured of one run; what was not is left out."""
+    """What was measured of one run."""
     found = {name: getattr(run, name) for name in RUN_COLUMNS}
     found |= {name: value for name, value in run.scores.items() if math.isfinite(value)}
     if run.sites:
         found["spent_params"] = run.spent_params
-    return {name: value for name, value in found.items() if value is not None}
+    return found
+
+
+def score_names(results: StudyResults) -> list[str]:
+    return sorted({name for run in results.runs for name in run.scores})
 
 
 def runs_csv(results: StudyResults) -> str:
     """One row a run, with every score."""
-    scores = sorted({name for run in results.runs for name in run.scores})
+    scores = score_names(results)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow([*RUN_COLUMNS, *scores])

@@ -63,7 +63,7 @@ def map_data(results: StudyResults) -> dict[str, Any]:
         "dark_text_from": DARK_TEXT_FROM,
         "arms": [
             _arm_maps(
-                [run for run in results.runs if run.arm == arm and run.sites],
+                [run for run in results.of_arm(arm) if run.sites],
                 {run.id for run in allocated_runs(results, arm)},
             )
             for arm in results.arm_names

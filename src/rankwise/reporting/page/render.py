@@ -49,8 +49,8 @@ FIGURES = {
 }
 """Figures of the report that the page draws itself. Others are shown as they are on paper."""
 MOST_BYTES, MOST_FILE_BYTES = 5_500_000, 3_000_000
-"""Of the page, and of the files that it holds: small enough for mail. Drawings that would not fit become pictures, and
-the files have what the rest leaves."""
+"""Of the page, and of the files that it holds: small enough for mail. Drawings that would not fit become pictures,
+pictures that would not fit are left out, and the files have what the rest leaves."""
 
 
 def render_page(
@@ -107,14 +107,26 @@ def _draw(files: FigureFiles, results: StudyResults, comparison: StudyComparison
 
 
 def _shrink(drawn: dict[str, PageFigure], figures: Sequence[FigureFiles], limit_bytes: int) -> int:
-    """Put pictures in the place of the largest drawings until they fit, and say so; returns what they take."""
-    for figure in sorted(figures, key=lambda figure: -len(drawn[figure.name].body)):
-        if sum(len(one.body) for one in drawn.values()) <= limit_bytes:
-            break
-        if figure.png.is_file() and figure.png.stat().st_size * 4 / 3 < len(drawn[figure.name].body):
+    """Put pictures in the place of the largest drawings until they fit, then nothing in the place of the largest
+    pictures, and say so; returns what they take."""
+
+    def size() -> int:
+        return sum(len(one.body) for one in drawn.values())
+
+    def largest_first() -> list[FigureFiles]:
+        return sorted(figures, key=lambda figure: -len(drawn[figure.name].body))
+
+    for figure in largest_first():
+        if size() > limit_bytes and figure.png.is_file():
             note = " A picture only: there are too many runs for a figure to point at."
-            drawn[figure.name] = PageFigure(body=_picture(figure), caption=figure.caption + note)
-    return sum(len(one.body) for one in drawn.values())
+            picture = PageFigure(body=_picture(figure), caption=figure.caption + note)
+            if len(picture.body) < len(drawn[figure.name].body):
+                drawn[figure.name] = picture
+    for figure in largest_first():
+        if size() > limit_bytes:
+            note = f" Left out, because the page would be too large to mail: figures/{figure.name}.png beside it."
+            drawn[figure.name] = PageFigure(body=Markup(""), caption=figure.caption + note)
+    return size()
 
 
 def _figure(name: str, drawn: PageFigure, held: Mapping[str, str]) -> Markup:

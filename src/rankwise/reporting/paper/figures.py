@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from rankwise.reporting.figures.crowd import crowd_note
 from rankwise.reporting.paper.blocks import Figure
 from rankwise.reporting.paper.sources import Source
 from rankwise.reporting.predictions import NEAR_FRAC
@@ -68,6 +69,6 @@ def figure_of(source: Source, name: str) -> Figure | None:
     caption = CAPTIONS[name](source.comparison) if name in CAPTIONS else name.replace("_", " ").capitalize() + "."
     return Figure(
         name=f"{name.replace('_', '-')}-{source.slug}",
-        caption=f"{source.comparison.study}: {caption}",
+        caption=f"{source.comparison.study}: {caption}{crowd_note(source.comparison, name)}",
         pdf=source.figures[name],
     )
