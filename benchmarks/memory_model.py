@@ -3,15 +3,17 @@
     python benchmarks/memory_model.py                     all configurations, one process each
     python benchmarks/memory_model.py --only nano-r8-k4   those whose name contains the text
 
-Each configuration is a small study on `skills`, run as `rankwise study` runs it: the same planner predicts, the same
-engine measures, the ledger keeps both, and a checkpoint is written after every step so that its cost counts. Models
-other than `nano` have the shape of a known family, fewer blocks and random weights, which cost the same memory.
+Each configuration is a small study, run as `rankwise study` runs it: the same planner predicts, the same engine
+measures, the ledger keeps both, and a checkpoint is written after every step so that its cost counts. Data are
+`skills`, or long pieces of the general text that comes with Rankwise. Models other than `nano` have the shape of a
+known family, fewer blocks and random weights, which cost the same memory.
 
 Add a configuration by adding a line to CONFIGURATIONS. Prints a table; --json writes every number.
 """
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -51,12 +53,22 @@ PHI = {
     "partial_rotary_factor": 0.5,
 }
 """microsoft/phi-2's proportions (untied head, biases), two fifths of its width."""
+NARROW = {
+    "vocab_size": 8192,
+    "hidden_size": 64,
+    "intermediate_size": 172,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+}
+"""The 260 thousand weights of karpathy/tinyllamas' stories260K, with the vocabulary of `nano`."""
 SHAPES = {
     "dialogpt": ("GPT2", GPT2),
     "llama": ("Llama", LLAMA),
     "opt": ("OPT", OPT),
     "pythia": ("GPTNeoX", NEOX),
     "phi": ("Phi", PHI),
+    "narrow": ("Llama", NARROW),
 }
 
 
@@ -79,6 +91,13 @@ class Configuration:
     init: str = "kaiming"
     quantization: str = "none"
     attention: str = "eager"
+    dropout: float = 0.0
+    text: str = "skills"
+    """`skills`, or `long`: pieces of general text, half of each the prompt, up to `max_tokens` long."""
+    evaluate: str = "none"
+    """`none`, or `answers`: answers are written and general text is scored at the end."""
+    blocks: str = "kept"
+    """`kept`, or `checkpointed`: gradient checkpointing."""
 
     @property
     def name(self) -> str:
@@ -87,7 +106,7 @@ class Configuration:
         for field in fields(self)[3:]:
             value = getattr(self, field.name)
             if value != getattr(defaults, field.name) and field.name not in ("families", "epochs"):
-                named += f"-batch{value}" if field.name == "batch" else f"-{value}"
+                named += f"-{field.name}{value}" if field.name in ("batch", "dropout") else f"-{value}"
         return named
 
 
@@ -122,18 +141,37 @@ CONFIGURATIONS = (
     Configuration(model="phi", rank=8, slots=4, quantization="nf4"),
     Configuration(model="opt", rank=16, slots=4, quantization="nf4", template="plain"),
     Configuration(model="opt", rank=16, slots=4, quantization="int8", dtype="bfloat16"),
+    Configuration(model="opt", rank=8, slots=4, quantization="fp4"),
+    Configuration(model="phi", rank=16, slots=2, quantization="fp4", dtype="bfloat16"),
+    Configuration(model="dialogpt", rank=8, slots=2, quantization="int8"),
+    Configuration(model="nano", rank=8, slots=4, dropout=0.1),
+    Configuration(model="llama", rank=8, slots=2, dropout=0.1, template="plain"),
+    Configuration(model="opt", rank=16, slots=4, init="pissa"),
+    Configuration(model="narrow", rank=8, slots=4, text="long", template="plain", max_tokens=512),
+    Configuration(model="narrow", rank=8, slots=4, text="long", max_tokens=512),
+    Configuration(model="nano", rank=8, slots=4, text="long", template="plain", max_tokens=256),
+    Configuration(model="nano", rank=8, slots=8, text="long", max_tokens=256),
+    Configuration(model="llama", rank=8, slots=2, text="long", max_tokens=512),
+    Configuration(model="llama", rank=8, slots=1, text="long", template="plain", max_tokens=1024, batch=2),
+    Configuration(model="llama", rank=8, slots=2, text="long", max_tokens=512, blocks="checkpointed"),
+    Configuration(model="dialogpt", rank=8, slots=4, blocks="checkpointed"),
+    Configuration(model="nano", rank=8, slots=4, evaluate="answers"),
+    Configuration(model="llama", rank=8, slots=4, evaluate="answers"),
+    Configuration(model="opt", rank=8, slots=8, evaluate="answers", template="plain"),
 )
 
 STUDY = """
 name: memory
 hypothesis: The predicted peak is the measured one.
 base: {{model: {folder}, dtype: {dtype}, quantization: {quantization}, attention: {attention}}}
-data: {{source: skills, template: {template}, max_tokens: {max_tokens}, train: 16, validation: 24, test: 24,
-       options: {{families: {families}}}}}
+data: {{source: {source}, template: {template}, max_tokens: {max_tokens}, train: 16, validation: 24, test: 24,
+       options: {options}}}
 targets: {targets}
 budget: {{rank: {rank}}}
-train: {{epochs: {epochs}, batch_size: {batch}, learning_rates: [1.0e-4], eval_every_frac: 1.0}}
-arms: [{{name: uniform, strategy: {strategy}, init: {init}}}]
+train: {{epochs: {epochs}, batch_size: {batch}, learning_rates: [1.0e-4], eval_every_frac: 1.0,
+        gradient_checkpointing: {checkpointed}}}
+evaluate: {{generate: {answers}, forgetting: {answers}}}
+arms: [{{name: uniform, strategy: {strategy}, init: {init}, dropout: {dropout}}}]
 seeds: {slots}
 """
 
@@ -169,9 +207,12 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def measure_apart(configuration: Configuration) -> dict[str, Any]:
-    """In a process of its own, so that no earlier peak counts."""
+    """In a process of its own, so that no earlier peak counts, with the allocator as the command `rankwise` sets it."""
+    from rankwise.models.host_memory import without_thread_caches
+
     command = [sys.executable, __file__, "--child", "--only", configuration.name]
-    finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    environment = without_thread_caches(os.environ)
+    finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return json.loads(finished.stdout.splitlines()[-1])
 
 
@@ -190,8 +231,7 @@ def measure(configuration: Configuration) -> dict[str, Any]:
     engine = EngineOptions(checkpoint_every_s=0.0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        text = STUDY.format(folder=model_folder(configuration.model, folder), **asdict(configuration))
-        study = parse_study(text, origin="memory.yaml")
+        study = parse_study(study_text(configuration, folder), origin="memory.yaml")
         bench = Workbench()
         planned = report_runs(study, {"uniform": 1e-4}, bench.fingerprints(study))
         sized = size_runs(planned, bench, engine)
@@ -211,6 +251,39 @@ def measure(configuration: Configuration) -> dict[str, Any]:
         "before_loading_bytes": before,
         "terms": dict(terms),
     }
+
+
+def study_text(configuration: Configuration, work: Path) -> str:
+    """The study as YAML; a made model and long texts are written into `work`."""
+    is_long = configuration.text == "long"
+    return STUDY.format(
+        folder=model_folder(configuration.model, work),
+        source=write_long_texts(work / "long.json", configuration.max_tokens) if is_long else "skills",
+        options="{}" if is_long else f"{{families: {configuration.families}}}",
+        checkpointed=str(configuration.blocks == "checkpointed").lower(),
+        answers=str(configuration.evaluate == "answers").lower(),
+        **asdict(configuration),
+    )
+
+
+def write_long_texts(path: Path, max_tokens: int) -> Path:
+    """Pieces of general text of three fifths to all of `max_tokens` of nano's tokens, an Alpaca template left room."""
+    from rankwise.data.general import GENERAL, load_general
+    from rankwise.models.tokenizer import load_tokenizer
+    from rankwise.study.config import BaseSettings
+
+    tokenizer = load_tokenizer(BaseSettings())
+    passages = load_general(GENERAL, tokenizer, max_tokens=2**20).passages
+    ids = [int(token) for passage in passages for token in passage.input_ids]
+    lengths = [max_tokens * share // 100 for share in range(40, 80)]
+    rows = []
+    for row in range(90):
+        length = lengths[row * 7 % len(lengths)]
+        start = row * 131 % (len(ids) - length)
+        piece = [tokenizer.decode(ids[start + half * length // 2 :][: length // 2]) for half in (0, 1)]
+        rows.append({"instruction": piece[0], "output": piece[1]})
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    return path
 
 
 def model_folder(model: str, work: Path) -> str:

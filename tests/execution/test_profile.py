@@ -17,7 +17,7 @@ from rankwise.execution.profile.values import TERMS, ProfileSettings
 from rankwise.execution.workbench import Workbench
 from rankwise.models.load import load_base
 from rankwise.models.sites import find_sites
-from rankwise.profiling.live_tensors import LiveTensors
+from rankwise.packing.live_tensors import LiveTensors
 from rankwise.profiling.resident import ResidentSampler
 from rankwise.study.config import BaseSettings
 

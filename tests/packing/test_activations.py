@@ -8,7 +8,7 @@ from rankwise.models.gradient_checkpointing import checkpointed_blocks
 from rankwise.models.sites import find_sites
 from rankwise.packing import activations as module
 from rankwise.packing.activations import ActivationSize, choose_micro_tokens, measure_activations
-from rankwise.profiling.live_tensors import LiveTensors
+from rankwise.packing.live_tensors import LiveTensors
 from tests.families import FAMILIES, family, mixed_rank_map, random_pack
 
 

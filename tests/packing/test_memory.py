@@ -14,6 +14,7 @@ from rankwise.models.sites import find_sites
 from rankwise.packing.activations import ActivationSize
 from rankwise.packing.memory import MemoryEstimate, ModelShape, padded_params, predict_memory
 from rankwise.packing.passes import PassSize
+from rankwise.packing.working import Growth, WorkingSize
 from tests.tiny import tiny_llama
 
 SITES = tuple(
@@ -35,6 +36,11 @@ PASS = PassSize(num_rows=8, own_tokens=8, num_answers=32, prefix_tokens=8, num_p
 """Rows of 16 tokens, of which they share the first half."""
 KEPT = ActivationSize(per_token=500.0, per_pair=10.0)
 
+WORKING = WorkingSize(
+    training=(Growth(per_token=200.0, per_pair=0.0), Growth(per_token=0.0, per_pair=10.0)),
+    scoring=(Growth(per_token=300.0, per_pair=4.0),),
+)
+
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=50)
 """A busy machine is no failure."""
 
@@ -46,7 +52,7 @@ def rank_map(of_sites: tuple[int, ...], sites=SITES) -> RankMap:
 
 
 def estimate(rank_maps, shape=SHAPE, **changes) -> MemoryEstimate:
-    return predict_memory(shape, rank_maps, KEPT, **{"training": [PASS], "scoring": [PASS]} | changes)
+    return predict_memory(shape, rank_maps, KEPT, WORKING, **{"training": [PASS], "scoring": [PASS]} | changes)
 
 
 @unhurried
@@ -76,9 +82,8 @@ def test_another_slot_never_needs_less(all_ranks, another):
 
 
 def test_the_total_is_the_sum_of_the_named_terms():
-    found = estimate(
-        [rank_map((6, 6, 6))], training=[replace(PASS, num_answers=2)], scoring=[replace(PASS, num_rows=10**4)]
-    )
+    one = replace(PASS, num_rows=1, num_prefixes=1, num_answers=2)
+    found = estimate([rank_map((2000,) * 3)], training=[one], scoring=[replace(PASS, num_rows=10)])
     assert found.total_bytes == sum(found.terms().values())
     assert set(found.terms()) == {
         "runtime",
@@ -145,15 +150,15 @@ def test_a_checkpointed_block_is_counted_only_while_it_is_differentiated():
     size = ActivationSize(per_token=20.0, per_pair=1.0, block_per_token=100.0, block_per_pair=2.0)
     maps = [rank_map((3, 3, 3))]
     rows = PassSize(num_rows=4, own_tokens=16, num_answers=0)
-    found = predict_memory(SHAPE, maps, size, training=[rows], on_host=False)
+    found = predict_memory(SHAPE, maps, size, WORKING, training=[rows], on_host=False)
     assert found.activations == 64 * (20 + 16)
     block, low, row_adapters = 64 * (100 + 2 * 16), 64 * 3 * 4, 2 * 4 * 3 * 10 * 4
-    assert found.working == 2 * block + low + row_adapters
-    many = predict_memory(SHAPE, maps, size, training=[replace(rows, num_answers=64)], on_host=False)
+    assert found.working == block + 64 * 200 + low + row_adapters
+    many = predict_memory(SHAPE, maps, size, WORKING, training=[replace(rows, num_answers=64)], on_host=False)
     assert (many.logits, many.working) == (64 * 50 * 4 * 3, 0)
     shared = replace(rows, num_rows=1, own_tokens=8, prefix_tokens=8, num_prefixes=6)
-    found = predict_memory(SHAPE, maps, size, training=[shared], on_host=False)
-    again, under_way = 48 * (100 + 2 * 8 + 3 * 4), 8 * (100 + 2 * 16)
+    found = predict_memory(SHAPE, maps, size, WORKING, training=[shared], on_host=False)
+    again, under_way = 48 * (100 + 2 * 8 + 3 * 4), 8 * 200
     assert found.working == again + under_way + row_adapters // 4
     own, of_rows = 48 * (20 + 8 + 2 * 4 * 3 * 4), 8 * 2 * 4 * 4
     assert found.prefixes == own + of_rows
@@ -171,11 +176,17 @@ def test_a_quantized_matrix_is_unpacked_while_its_layer_is_differentiated():
     assert grown.working == estimate(maps, training=[replace(PASS, num_answers=0)]).working + 4 * 10**6
 
 
-def test_a_checkpoint_copies_weights_and_both_averages_twice():
-    found = estimate([rank_map((6, 6, 6))] * 3)
+def test_a_checkpoint_copies_weights_and_both_averages_twice_into_what_passes_have_freed():
+    maps = [rank_map((6, 6, 6))] * 3
+    found = estimate(maps, training=[], scoring=[])
     assert found.checkpoint == 2 * (found.adapters + found.optimizer)
-    assert estimate([rank_map((6, 6, 6))] * 3, on_host=False).checkpoint == 0
-    assert estimate([rank_map((6, 6, 6))] * 3, writes_checkpoint=False).checkpoint == 0
+    few = PassSize(num_rows=1, own_tokens=2, num_answers=1)
+    small = estimate(maps, training=[few], scoring=[])
+    live = small.activations + small.prefixes + small.logits + small.working
+    assert 0 < small.checkpoint == found.checkpoint - live
+    assert estimate(maps, training=[replace(PASS, num_rows=100)]).checkpoint == 0
+    assert estimate(maps, training=[], scoring=[], on_host=False).checkpoint == 0
+    assert estimate(maps, training=[], scoring=[], writes_checkpoint=False).checkpoint == 0
 
 
 def test_keys_that_query_heads_share_are_narrower():

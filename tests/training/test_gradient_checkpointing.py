@@ -15,7 +15,7 @@ from rankwise.lora.pack import AdapterPack, SlotPlan
 from rankwise.models.gradient_checkpointing import checkpointed_blocks
 from rankwise.models.load import LoadedBase
 from rankwise.packing.forward import token_losses
-from rankwise.profiling.live_tensors import LiveTensors
+from rankwise.packing.live_tensors import LiveTensors
 from rankwise.records import AdapterTrained, Evaluated, Record, StepDone
 from rankwise.training.engine import AllocatedRun, EngineOptions, train_pack
 from tests.families import FAMILIES, family, mixed_rank_map, random_pack

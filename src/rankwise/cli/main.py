@@ -26,9 +26,12 @@ from rankwise.cli.report import report
 from rankwise.cli.study import study
 from rankwise.cli.train import train
 from rankwise.errors import RankwiseError
+from rankwise.models.host_memory import restart_without_thread_caches
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 and the number of SIGINT."""
+TRAINING = ("study", "train", "recommend", "profile")
+"""Commands that hold so much memory that it pays to start with another setting of the allocator."""
 
 
 class ErrorReportingGroup(TyperGroup):
@@ -128,4 +131,6 @@ def main() -> None:
     # A short spin was the fastest with quiet cores and with busy ones (docs/log.md).
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    if sys.argv[1:2] and sys.argv[1] in TRAINING:
+        restart_without_thread_caches()
     app(prog_name="rankwise")

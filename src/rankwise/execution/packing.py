@@ -12,6 +12,7 @@ from rankwise.packing.activations import ActivationSize
 from rankwise.packing.memory import MemoryEstimate, ModelShape, predict_memory
 from rankwise.packing.packs import DEFAULT_MAX_SLOTS, Pack, plan_packs
 from rankwise.packing.passes import PassSize, pass_sizes
+from rankwise.packing.working import WorkingSize
 from rankwise.study.config import SUBTRACTED_INITS
 from rankwise.study.plan import PlannedRun
 from rankwise.training.order import BatchOrder
@@ -30,6 +31,7 @@ class SizedRun:
     shape: ModelShape
     data: PreparedData
     activations: ActivationSize
+    working: WorkingSize
     checkpointed: tuple[ActivationSize, int] | None
     """`activations` and `micro_tokens` with gradient checkpointing, for what is said where the run does not fit; None
     where the model has no list of blocks."""
@@ -77,6 +79,7 @@ def estimate_memory(runs: Sequence[SizedRun]) -> MemoryEstimate:
         runs[0].shape,
         [run.rank_map for run in runs],
         max((run.activations for run in runs), key=lambda size: size.of_token(longest)),
+        runs[0].working,
         training=[size for step in sampled_steps(runs) for size in training_passes(runs, step)],
         scoring=scoring_passes(runs),
         on_host=runs[0].on_host,

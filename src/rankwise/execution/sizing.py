@@ -67,6 +67,7 @@ def _size(plan: PlannedRun, bench: Workbench, engine: EngineOptions) -> SizedRun
         shape=bench.model_shape(arm.base),
         data=data,
         activations=activations,
+        working=bench.working(arm.base),
         checkpointed=pass_size(True) if find_blocks(base.model) else None,
         micro_tokens=micro_tokens,
         eval_tokens=engine.eval_tokens,

@@ -20,6 +20,7 @@ from rankwise.models.tokenizer import load_tokenizer
 from rankwise.packing.activations import ActivationSize, measure_activations
 from rankwise.packing.memory import ModelShape
 from rankwise.packing.stored_weights import count_stored
+from rankwise.packing.working import WorkingSize, measure_working
 from rankwise.study.config import Arm, BaseSettings, Study
 from rankwise.study.plan import Fingerprints
 from rankwise.training.allocate import Allocator
@@ -53,6 +54,7 @@ class Workbench:
     _allocator: Allocator | None = None
     _shapes: dict[BaseSettings, BaseShape] = field(default_factory=dict)
     _activations: dict[tuple[BaseSettings, tuple[str, ...], bool], ActivationSize] = field(default_factory=dict)
+    _working: dict[BaseSettings, WorkingSize] = field(default_factory=dict)
     _data: dict[tuple[str, str, str | None], PreparedData] = field(default_factory=dict)
     _takes_general: set[BaseSettings] = field(default_factory=set)
 
@@ -105,6 +107,12 @@ class Workbench:
                 self.shape(settings).model, names, gradient_checkpointing=gradient_checkpointing
             )
         return self._activations[key]
+
+    def working(self, settings: BaseSettings) -> WorkingSize:
+        """What a pass holds for a moment; no weights are needed."""
+        if settings not in self._working:
+            self._working[settings] = measure_working(self.shape(settings).model)
+        return self._working[settings]
 
     def allocator(self, settings: BaseSettings) -> Allocator:
         base = self.base(settings)

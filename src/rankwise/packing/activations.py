@@ -68,7 +68,7 @@ def measure_activations(
     Raises:
         ModelError: gradient checkpointing is asked for, and the model has no list of blocks.
     """
-    with _adapted(model, sites):
+    with adapted(model, sites):
         short, long = (
             _of_one_row(*(_count_kept(model, num_rows, num, gradient_checkpointing) for num_rows in (1, 2)))
             for num in _PROBE_TOKENS
@@ -170,12 +170,15 @@ class _KeepInput(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        raise NotImplementedError("activations are counted, not differentiated")
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+        """Gradients of the right shapes; nobody reads them."""
+        (x,) = ctx.saved_tensors
+        return grads[0], torch.empty_like(x), None
 
 
 @contextmanager
-def _adapted(model: nn.Module, sites: Collection[str]) -> Iterator[None]:
+def adapted(model: nn.Module, sites: Collection[str]) -> Iterator[None]:
+    """Within, the layers named `sites` keep what packed ones keep, and want gradients of the same shapes."""
     anchor = torch.zeros((), device=next(model.parameters()).device, requires_grad=True)
 
     def hook(_layer: nn.Module, args: tuple[torch.Tensor, ...], y: torch.Tensor) -> torch.Tensor:

@@ -14,22 +14,22 @@ from transformers import PreTrainedConfig
 from rankwise.allocation.rank_map import RankMap
 from rankwise.packing.activations import ActivationSize
 from rankwise.packing.passes import PassSize
+from rankwise.packing.working import WorkingSize
 
 FLOAT32_BYTES = 4
 RUNTIME_BYTES = 485 * 2**20
 """Python with torch, transformers and the ledger before any model, as measured on Linux x86-64."""
 
-SLACK_FRAC = 0.5
-"""What the process holds beyond the live tensors of a training pass, as a share of them: blocks of changing sizes that
-the C library keeps and cannot fit together. Measured (docs/memory.md); on CUDA live tensors are counted."""
+SLACK_FRAC = 0.35
+"""What the process holds beyond the live tensors of a pass or a checkpoint's document, as a share of them: blocks of
+changing sizes that the C library keeps and cannot fit together. Measured (docs/memory.md); on CUDA live tensors are
+counted."""
 
 # Logits, their float32 copy and the gradient, in units of the vocabulary; scoring needs no gradient.
 _LOGIT_TERMS = 3
 _SCORING_LOGIT_TERMS = 2
 # Each row's copy of its slot's matrices and the gradient of that copy.
 _ROW_COPIES = 2
-# Of what a block keeps for its backward pass, the share that is alive at once where there is none.
-_SCORING_BLOCK_FRAC = 0.5
 # Weights and the optimizer's two averages are written, from a copy of each tensor that is then put into one piece.
 _DOCUMENT_ROWS = 3
 _DOCUMENT_COPIES = 2
@@ -101,11 +101,11 @@ class MemoryEstimate:
     working: int
     """Of one block while it is computed, and each row's copy of its slot's adapters there."""
     slack: int
-    """Torn between allocations: `SLACK_FRAC` of the four terms before."""
+    """Torn between allocations: `SLACK_FRAC` of the four terms before, with what the two after need beyond them."""
     scoring: int
     """What a scoring pass needs beyond a training pass."""
     checkpoint: int
-    """The document that is written: in one piece, so what a pass has freed in pieces has no room for it."""
+    """What the document that is written needs beyond the room that passes have freed by then."""
 
     @property
     def total_bytes(self) -> int:
@@ -119,6 +119,7 @@ def predict_memory(
     shape: ModelShape,
     rank_maps: Sequence[RankMap],
     activations: ActivationSize,
+    working: WorkingSize,
     *,
     training: Sequence[PassSize],
     scoring: Sequence[PassSize] = (),
@@ -146,11 +147,14 @@ def predict_memory(
     has_own_tensors = is_apart or shape.compute_bytes < FLOAT32_BYTES
     wide_bytes = adapter_bytes + frozen_bytes
     working_bytes = wide_bytes * shape.compute_bytes // FLOAT32_BYTES if has_own_tensors else 0
-    passes = _Passes(shape, activations, _side_by_side(_widest_ranks(rank_maps), _widest_ranks(subtracted)))
+    passes = _Passes(shape, activations, working, _side_by_side(_widest_ranks(rank_maps), _widest_ranks(subtracted)))
     found = max(map(passes.training, training), key=lambda terms: sum(terms.values()), default=passes.nothing)
     live = sum(found.values())
     most_scored = max(map(passes.scoring, scoring), default=0)
-    document_bytes = _DOCUMENT_ROWS * adapter_bytes + frozen_bytes
+    at_once = max(live, most_scored)
+    document_bytes = _DOCUMENT_COPIES * (_DOCUMENT_ROWS * adapter_bytes + frozen_bytes)
+    is_written = on_host and writes_checkpoint
+    beyond = max(0, document_bytes - at_once) if is_written else 0
     return MemoryEstimate(
         runtime=RUNTIME_BYTES if on_host else 0,
         weights=int(shape.num_params * shape.param_bytes),
@@ -159,8 +163,8 @@ def predict_memory(
         optimizer=2 * adapter_bytes + 2 * num_measured * padded_params(rank_maps) * FLOAT32_BYTES,
         **found,
         scoring=max(0, most_scored - live),
-        slack=int(max(live, most_scored) * SLACK_FRAC) if on_host else 0,
-        checkpoint=_DOCUMENT_COPIES * document_bytes if on_host and writes_checkpoint else 0,
+        slack=int((at_once + beyond) * SLACK_FRAC) if on_host else 0,
+        checkpoint=beyond,
     )
 
 
@@ -170,6 +174,7 @@ class _Passes:
 
     shape: ModelShape
     size: ActivationSize
+    momentary: WorkingSize
     widest: Mapping[str, tuple[int, int, int]]
     """Per site rank, inputs and outputs."""
 
@@ -185,14 +190,13 @@ class _Passes:
         activations only then.
         """
         logits = self._logits(of, _LOGIT_TERMS)
-        block = self._block(of) + self._computed_again(of)
         blocks_at_once = 1 if self.size.is_checkpointed else self.shape.num_layers
         return {
             "activations": int(of.num_tokens * self._kept(of.row_tokens)),
             "prefixes": int(of.num_prefixes * of.prefix_tokens * (self._kept(of.prefix_tokens) + self._cache_bytes))
             + self._row_caches(of) * blocks_at_once // self.shape.num_layers,
             "logits": logits,
-            "working": max(0, block + self._row_adapters(of) + self._unpacked_bytes - logits),
+            "working": max(0, self._working(of, trains=True) + self._computed_again(of) - logits),
         }
 
     def scoring(self, of: PassSize) -> int:
@@ -200,9 +204,8 @@ class _Passes:
         prefixes = of.num_prefixes * of.prefix_tokens * self._cache_bytes
         own_cache = of.num_tokens * self._cache_bytes if of.prefix_tokens else 0
         caches = (own_cache + self._row_caches(of)) // self.shape.num_layers  # one block's at a time
-        block = int(self._block(of) * _SCORING_BLOCK_FRAC) + self._row_adapters(of) + self._unpacked_bytes + caches
         logits = self._logits(of, _SCORING_LOGIT_TERMS)
-        return max(block, logits) + prefixes
+        return max(self._working(of, trains=False) + caches, logits) + prefixes
 
     def _kept(self, row_tokens: int) -> float:
         """Bytes that each token of rows that long keeps for the backward pass, with the adapters' own."""
@@ -225,11 +228,10 @@ class _Passes:
     def _logits(self, of: PassSize, num_terms: int) -> int:
         return of.num_answers * self.shape.vocab_size * FLOAT32_BYTES * num_terms
 
-    def _block(self, of: PassSize) -> int:
-        """As much again as one block keeps."""
-        if self.size.is_checkpointed:
-            return int(of.num_tokens * self.size.of_block(of.row_tokens))
-        return int(of.num_tokens * self.size.of_token(of.row_tokens) / self.shape.num_layers)
+    def _working(self, of: PassSize, *, trains: bool) -> int:
+        """Of one block under way."""
+        block = int(of.num_tokens * self.momentary.of_token(of.row_tokens, trains=trains))
+        return block + self._row_adapters(of) + self._unpacked_bytes
 
     def _computed_again(self, of: PassSize) -> int:
         """What a checkpointed block keeps while it is differentiated, for the rows or for their prefixes."""

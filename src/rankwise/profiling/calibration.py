@@ -17,6 +17,7 @@ from rankwise.allocation import RankMap
 from rankwise.data.batches import Row
 from rankwise.data.examples import TokenizedExample
 from rankwise.lora.pack import AdapterPack, SlotPlan
+from rankwise.models.short import short_config
 from rankwise.models.sites import find_sites
 from rankwise.packing.flops import TokenCounts, count_scoring_flops, count_training_flops
 from rankwise.packing.forward import token_losses
@@ -116,15 +117,8 @@ def calibrate(
 
 def _short_model(config: PreTrainedConfig, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
     """Of the same width: `NUM_BLOCKS` blocks, a small vocabulary, random weights."""
-    short = config.from_dict(config.to_dict())
-    text = short.get_text_config()
-    text.num_hidden_layers = min(NUM_BLOCKS, text.num_hidden_layers)
-    text.vocab_size = min(VOCAB, text.vocab_size)
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        setattr(text, name, None)
-    if getattr(text, "layer_types", None):
-        text.layer_types = text.layer_types[: text.num_hidden_layers]
-    model = AutoModelForCausalLM.from_config(short, dtype=dtype, attn_implementation=config._attn_implementation)
+    short = short_config(config, num_blocks=NUM_BLOCKS, vocab_size=VOCAB)
+    model = AutoModelForCausalLM.from_config(short, dtype=dtype, attn_implementation=short._attn_implementation)
     model.requires_grad_(False)
     return model.eval().to(device)
 

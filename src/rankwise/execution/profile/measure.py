@@ -33,7 +33,7 @@ from rankwise.models.load import LoadedBase, load_base
 from rankwise.models.sites import find_sites
 from rankwise.packing.activations import choose_micro_tokens, measure_activations
 from rankwise.packing.forward import token_losses
-from rankwise.profiling.live_tensors import LiveTensors
+from rankwise.packing.live_tensors import LiveTensors
 from rankwise.profiling.memory import PeakMemory, resident_bytes
 from rankwise.profiling.resident import ResidentSampler
 from rankwise.study.config import Arm, BudgetSettings, TrainSettings

@@ -86,6 +86,7 @@ class RankPredictor:
             self.shape,
             [rank_map],
             size,
+            self.bench.working(settings.base),
             training=[of_pass] if rank_map.params else [],
             scoring=[] if rank_map.params else [of_pass],
             on_host=on_host,

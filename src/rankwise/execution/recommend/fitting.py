@@ -64,6 +64,7 @@ def _solo_bytes(sized: SizedRun, *, batch_size: int | None = None, longest: int 
         sized.shape,
         [sized.rank_map],
         sized.activations,
+        sized.working,
         training=[PassSize(num_rows=rows, own_tokens=longest, num_answers=rows * longest)],
         on_host=sized.on_host,
     )
