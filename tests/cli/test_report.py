@@ -211,3 +211,15 @@ def test_a_paper_file_that_cannot_be_used_says_where(app, study, tmp_path, conte
     assert result.exit_code == 2
     assert words in " ".join(result.stderr.split())
     assert not (tmp_path / "main.tex").exists()
+
+
+def test_an_overview_of_recorded_reports_needs_no_ledger(app, study, tmp_path):
+    assert invoke(app, "mine").exit_code == 0
+    (tmp_path / "sample.db").unlink()
+    result = invoke(app, "mine", "--overview", "over")
+    assert result.exit_code == 0, result.output
+    assert "overview: over/overview.png, over/overview.pdf, over/overview.csv" in result.output
+    assert (tmp_path / "over" / "overview.csv").read_text().count("sample,") == 1
+    refused = invoke(app, "mine", "--overview", "over", "--pdf")
+    assert refused.exit_code == 2
+    assert "leave out the other options" in refused.stderr

@@ -45,6 +45,13 @@ def report(
     serve: Annotated[
         bool, typer.Option("--serve", help="Serve the page to this machine alone, fresh while the study runs.")
     ] = False,
+    overview: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Draw the comparisons of all these results folders as one figure into DIR, and write nothing else.",
+        ),
+    ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of --serve; 0: any that is free.")] = 8765,
 ) -> None:
     """Example: rankwise report results/embedded
@@ -54,6 +61,11 @@ def report(
     results/NAME. With --pdf it also writes a paper about one or more studies: main.tex, main.md and, where TeX is
     installed, main.pdf.
     """
+    if overview is not None:
+        if pdf or recorded or serve or as_json or out is not None:
+            raise ReportError("--overview draws one figure from reports as they are: leave out the other options.")
+        _write_overview(studies, overview)
+        return
     _check(studies, pdf=pdf, recorded=recorded, out=out, as_json=as_json, serve=serve)
     if serve:
         _serve(find_study(studies[0])[1], ledger, port)
@@ -111,6 +123,13 @@ def _write_reports(places: Sequence[str], ledger: str | None, *, as_json: bool) 
         console.print(f"{files.verdict}\n", markup=False)
         console.print(f"report: {files.results}", markup=False, soft_wrap=True)
         console.print(f"page:   {files.page}", markup=False, soft_wrap=True)
+
+
+def _write_overview(places: Sequence[str], out: Path) -> None:
+    from rankwise.reporting.overview import write_overview
+
+    drawn = write_overview([Path(place) for place in places], out)
+    console.print(f"overview: {drawn.png}, {drawn.pdf}, {drawn.csv}", markup=False, soft_wrap=True)
 
 
 def _write_paper(config: "PaperConfig", folder: Path) -> None:
