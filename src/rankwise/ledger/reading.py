@@ -190,7 +190,8 @@ def _scores(status: str, parts: _Parts) -> dict[str, float]:
             if split != "general":
                 scores[f"{split}_token_accuracy"] = _number(evaluation["token_accuracy"])
             if split == "test":
-                scores["test_perplexity"] = float(np.exp(loss))
+                with np.errstate(over="ignore"):  # of a run that did not diverge, but nearly
+                    scores["test_perplexity"] = float(np.exp(loss))
                 if evaluation["calibration_error"] is not None:
                     scores["test_calibration_error"] = evaluation["calibration_error"]
                 scores |= {f"test_{name}": mean for name, mean in parts.answers.get("test", {}).items()}

@@ -6,6 +6,7 @@ from statistics import median
 
 import numpy as np
 
+from rankwise.errors import ReportError
 from rankwise.ledger.results import RunRow, StudyResults
 from rankwise.reporting.audit import audit_arm
 from rankwise.reporting.cautions import cautions
@@ -23,6 +24,7 @@ from rankwise.reporting.collect import (
 from rankwise.reporting.estimates import describe_difference, mean_estimate, paired_comparison, perplexity_of
 from rankwise.reporting.factorial import factorial_of
 from rankwise.reporting.flaws import find_flaws
+from rankwise.reporting.markdown import one_line
 from rankwise.reporting.ordering import ordering_of
 from rankwise.reporting.predictions import memory_prediction, time_prediction
 from rankwise.reporting.secondary import base_scores, benchmark_labels, secondary_scores
@@ -40,8 +42,16 @@ def compare_arms(results: StudyResults, *, rng_seed: int = 0) -> StudyComparison
     The declared family is all arms but the baseline; a comparison that cannot be made yet stays in it with p = 1, so
     that an unfinished study is not judged more mildly than a finished one. Resampling draws from named streams of
     `rng_seed`: the same results give the same numbers.
+
+    Raises ReportError where the study's baseline is none of its arms.
     """
     settings = results.study["compare"]
+    if settings["baseline"] not in results.arm_names:
+        raise ReportError(
+            f"study {one_line(results.name)}: its baseline, {one_line(settings['baseline'])}, is none of its "
+            f"{len(results.arm_names)} arms, so there is nothing to report. The ledger was changed by something else: "
+            "run `rankwise study` with the study file again, which stores its arms anew; finished runs are kept."
+        )
     family = tuple(name for name in results.arm_names if name != settings["baseline"])
     arms = [_describe_arm(results, name, rng_seed) for name in results.arm_names]
     arms = _add_differences(results, arms, family, rng_seed)

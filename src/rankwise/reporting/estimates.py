@@ -22,10 +22,16 @@ def mean_estimate(values: Sequence[float], *, level: float, rng: np.random.Gener
     return to_estimate(float(np.mean(values)), bootstrap_mean_interval(values, level=level, rng=rng))
 
 
-def perplexity_of(loss: Estimate) -> Estimate:
-    """exp of a mean loss and of its bounds: never below 1, as a symmetric interval of few perplexities can be."""
-    value, low, high = (None if x is None else float(np.exp(x)) for x in (loss.value, loss.low, loss.high))
-    assert value is not None
+def perplexity_of(loss: Estimate) -> Estimate | None:
+    """exp of a mean loss and of its bounds: never below 1, as a symmetric interval of few perplexities can be.
+
+    None where the loss is too large for that.
+    """
+    with np.errstate(over="ignore"):
+        found = [None if x is None else _known(float(np.exp(x))) for x in (loss.value, loss.low, loss.high)]
+    value, low, high = found
+    if value is None:
+        return None
     return Estimate(value=value, low=low, high=high, num=loss.num, method=f"exp of the mean loss; {loss.method}")
 
 

@@ -35,7 +35,9 @@ def code(text: object) -> str:
 
 
 def code_block(text: str) -> str:
-    """A fenced block whose fence is longer than any in the text."""
+    """A fenced block whose fence is longer than any in the text. It keeps its lines; other control characters, and
+    those that turn the direction of what follows, become spaces: a command is there to be pasted into a terminal."""
+    text = "".join(char if char.isprintable() or char == "\n" else " " for char in text)
     longest = max((len(ticks) for ticks in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}\n{text.rstrip()}\n{fence}\n"

@@ -65,11 +65,18 @@ _ABSENT_FROM_T1 = frozenset("ĦħĸĿŀŊŦŧŉſĈĉĊċĜĝĠġĤĥĨĩĬĭĴ�
 
 LONGEST_WORD = 16
 """Characters after which a word of a narrow column may break anywhere."""
+LONGEST_SHOWN_WORD, LONGEST_LINE = 200, 2000
+"""Characters after which a word, and what TeX sets on one line first, are cut: it fails on boxes wider than 5.7 m."""
 
 
 def escape(text: object) -> str:
     """One line of LaTeX that shows `text` as it is; line breaks and other control characters become spaces."""
     return "".join(map(_glyph, _one_line(text)))
+
+
+def escape_line(text: object) -> str:
+    """The same for captions and cells that do not wrap, which TeX measures as a single line."""
+    return "".join(map(_glyph, _cut(_one_line(text), LONGEST_LINE)))
 
 
 def breakable(text: object) -> str:
@@ -79,7 +86,12 @@ def breakable(text: object) -> str:
 
 def _one_line(text: object) -> str:
     composed = unicodedata.normalize("NFC", str(text))
-    return " ".join("".join(char if char.isprintable() else " " for char in composed).split())
+    words = "".join(char if char.isprintable() else " " for char in composed).split()
+    return " ".join(_cut(word, LONGEST_SHOWN_WORD) for word in words)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _breakable_word(word: str) -> str:

@@ -14,7 +14,7 @@ from rankwise.reporting.paper.blocks import (
     Paragraph,
     Table,
 )
-from rankwise.reporting.paper.escape import breakable, escape
+from rankwise.reporting.paper.escape import breakable, escape, escape_line
 from rankwise.reporting.paper.prose import Span, spans, used_references
 
 _HEADINGS = {1: "section", 2: "subsection", 3: "subsubsection"}
@@ -94,7 +94,7 @@ def _figure(figure: Figure) -> str:
     return (
         "\\begin{figure}[htbp]\n\\centering\n"
         f"\\includegraphics[width=\\linewidth,height=0.78\\textheight,keepaspectratio]{{{figure.name}}}\n"
-        f"\\caption{{{escape(figure.caption)}}}\\label{{fig:{figure.name}}}\n\\end{{figure}}"
+        f"\\caption{{{escape_line(figure.caption)}}}\\label{{fig:{figure.name}}}\n\\end{{figure}}"
     )
 
 
@@ -145,7 +145,7 @@ def render_table(table: Table) -> str:
     titles = _row(tuple(column.title for column in table.columns), table.columns).split(" & ")
     header = " & ".join(f"\\textbf{{{title}}}" if title else "" for title in titles)
     rows = "".join(f"{_row(row, table.columns)} \\\\\n" for row in table.rows)
-    caption = f"\\caption{{{escape(table.caption)}}}\\label{{tab:{table.name}}}"
+    caption = f"\\caption{{{escape_line(table.caption)}}}\\label{{tab:{table.name}}}"
     notes = escape(" ".join(table.notes))
     return GENERATED + (_long if table.is_long else _float)(table, layout, header, rows, caption, notes)
 
@@ -177,5 +177,6 @@ def _column(column: Column) -> str:
 
 def _row(cells: Sequence[str], columns: Sequence[Column]) -> str:
     return " & ".join(
-        breakable(cell) if column.align == "p" else escape(cell) for cell, column in zip(cells, columns, strict=True)
+        breakable(cell) if column.align == "p" else escape_line(cell)
+        for cell, column in zip(cells, columns, strict=True)
     )
