@@ -252,6 +252,17 @@ def test_without_recorded_signals_there_is_no_figure_and_the_report_says_why(stu
     assert "went by" not in render_results(study, compare_arms(study), (), command=None)
 
 
+def test_a_hostile_signal_breaks_no_figure(study, tmp_path):
+    def hostile(run):
+        if run.arm != "empirical":
+            return run
+        first = replace(run.sites[0], signal=math.inf if run.seed == 1 else run.sites[0].signal)
+        return replace(run, signal="$\\frac{\x1b[2J\n" * 40, sites=(first, *run.sites[1:]))
+
+    study = replace(study, runs=tuple(map(hostile, study.runs)))
+    assert {row["seed"] for row in rows(FIGURES["signals"](study, compare_arms(study), tmp_path))} == {"2", "3"}
+
+
 def test_predictions_hold_each_pack(study, drawn):
     packs = {}
     for run in study.runs:

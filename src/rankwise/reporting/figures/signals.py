@@ -4,6 +4,7 @@ Points off a rising line are where the rule did something else than follow its s
 or, in a control, a permutation.
 """
 
+import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,8 @@ def measured_runs(results: StudyResults) -> dict[str, tuple[RunRow, ...]]:
         arm: tuple(
             run
             for run in allocated_runs(results, arm)
-            if run.signal is not None and all(site.signal is not None for site in run.sites)
+            if run.signal is not None
+            and all(site.signal is not None and math.isfinite(site.signal) for site in run.sites)
         )
         for arm in results.arm_names
     }
@@ -170,7 +172,7 @@ def _draw_arm(axis: Axes, runs: Sequence[RunRow]) -> None:
         axis.xaxis.set_minor_formatter(NullFormatter())
     axis.grid(color="#EEEEEE", linewidth=0.5)
     axis.set_ylim(bottom=0)
-    axis.set_xlabel(textwrap.fill(str(runs[0].signal), 38))
+    axis.set_xlabel(textwrap.fill(short(str(runs[0].signal), 114), 38))
 
 
 def _rows_of(runs: Mapping[str, Sequence[RunRow]]) -> Iterator[tuple[object, ...]]:

@@ -20,6 +20,7 @@ from rankwise.reporting.format import format_count, format_range, format_span
 from rankwise.reporting.page.figure import PageFigure, arm_looks, panel, panels
 from rankwise.reporting.page.plot import Axes, axes
 from rankwise.reporting.page.svg import element, marker_path, tip
+from rankwise.reporting.style import short
 from rankwise.reporting.values import Range, Span, StudyComparison
 
 MOST_DOTS = 8_000
@@ -50,7 +51,7 @@ def _draw_arm(arm: str, runs: Sequence[RunRow], highest: int, with_seeds: bool) 
     seeds = [_draw_seed(space, run) for run in runs] if with_seeds else []
     return space.draw(
         *seeds, *(_draw_site(space, point) for point in points),
-        x_label=str(runs[0].signal), y_label="rank (components)",
+        x_label=short(str(runs[0].signal), 70), y_label="rank (components)",
         summary=f"Rank against signal of {arm} at {format_count(len(points), 'site')}: {agreement_in_words(runs)}",
     )  # fmt: skip
 
