@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel
 from transformers import get_scheduler
 
-from rankwise.training.engine import AllocatedRun
+from rankwise.training.allocated_run import AllocatedRun
 from rankwise.training.order import BatchOrder
 
 

@@ -17,7 +17,7 @@ from rankwise.study import parse_study
 from rankwise.study.config import Arm, BaseSettings
 from rankwise.study.runs import Run
 from rankwise.training.allocate import Allocator
-from rankwise.training.engine import AllocatedRun
+from rankwise.training.allocated_run import AllocatedRun
 
 VOCAB = 64
 

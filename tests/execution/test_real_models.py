@@ -20,7 +20,8 @@ from rankwise.cli.main import app
 from rankwise.data.prepare import PreparedData, prepare_data
 from rankwise.records import AdapterTrained, Evaluated, Record, StepDone
 from rankwise.study.config import DataSettings
-from rankwise.training.engine import AllocatedRun, EngineOptions, train_pack
+from rankwise.training.allocated_run import AllocatedRun
+from rankwise.training.engine import EngineOptions, train_pack
 from tests.tiny import allocated, tiny_base, tiny_runs
 
 NUM_BLOCKS = 2

@@ -14,7 +14,8 @@ from transformers import get_scheduler
 
 from rankwise.data.examples import TokenizedExample
 from rankwise.records import StepDone
-from rankwise.training.engine import AllocatedRun, EngineOptions, _PackTraining
+from rankwise.training.allocated_run import AllocatedRun
+from rankwise.training.engine import EngineOptions, _PackTraining
 from tests.tiny import allocated, tiny_base, tiny_llama, tiny_runs
 
 NUM_STEPS, INITIAL, FINAL = 18, 3, 6

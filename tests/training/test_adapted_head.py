@@ -13,7 +13,8 @@ from rankwise.lora.pack import AdapterPack, SlotPlan
 from rankwise.lora.peft_folder import write_peft_folder
 from rankwise.models.sites import find_sites
 from rankwise.records import AdapterTrained, Evaluated, Record, StepDone
-from rankwise.training.engine import AllocatedRun, EngineOptions, train_pack
+from rankwise.training.allocated_run import AllocatedRun
+from rankwise.training.engine import EngineOptions, train_pack
 from tests.families import FAMILIES, family
 from tests.peft_loop import set_adapter, train_with_peft
 from tests.tiny import allocated, tiny_base, tiny_llama, tiny_runs

@@ -25,8 +25,9 @@ from rankwise.records import (
     RunFinished,
     StepDone,
 )
+from rankwise.training.allocated_run import AllocatedRun
 from rankwise.training.dynamic import orthogonality_gradient
-from rankwise.training.engine import AllocatedRun, EngineOptions, _PackTraining, train_pack
+from rankwise.training.engine import EngineOptions, _PackTraining, train_pack
 from tests.tiny import allocated, tiny_base, tiny_llama, tiny_runs
 
 LONGER = "train: {epochs: 5}"

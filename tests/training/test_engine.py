@@ -12,7 +12,8 @@ from peft import get_peft_model
 
 from rankwise.lora.pack import AdapterPack
 from rankwise.records import AdapterTrained, Evaluated, Record, RunAllocated, RunDiverged, RunFinished, StepDone
-from rankwise.training.engine import AllocatedRun, EngineOptions, train_pack
+from rankwise.training.allocated_run import AllocatedRun
+from rankwise.training.engine import EngineOptions, train_pack
 from tests.peft_loop import set_adapter, train_with_peft
 from tests.tiny import allocated, templated_data, tiny_base, tiny_data, tiny_llama, tiny_runs
 

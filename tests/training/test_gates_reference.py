@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from rankwise.records import StepDone
-from rankwise.training.engine import AllocatedRun, EngineOptions, _PackTraining
+from rankwise.training.allocated_run import AllocatedRun
+from rankwise.training.engine import EngineOptions, _PackTraining
 from tests.tiny import allocated, tiny_base, tiny_llama, tiny_runs
 
 SHRINKAGE = 2.0

@@ -17,7 +17,8 @@ from rankwise.models.load import LoadedBase
 from rankwise.packing.forward import token_losses
 from rankwise.packing.live_tensors import LiveTensors
 from rankwise.records import AdapterTrained, Evaluated, Record, StepDone
-from rankwise.training.engine import AllocatedRun, EngineOptions, train_pack
+from rankwise.training.allocated_run import AllocatedRun
+from rankwise.training.engine import EngineOptions, train_pack
 from tests.families import FAMILIES, family, mixed_rank_map, random_pack
 from tests.peft_loop import set_adapter, train_with_peft
 from tests.tiny import allocated, checkpointed, templated_data, tiny_base, tiny_examples, tiny_llama, tiny_runs

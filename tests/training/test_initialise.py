@@ -17,7 +17,8 @@ from rankwise.lora.pack import AdapterPack, SlotPlan
 from rankwise.lora.peft_folder import read_peft_folder, write_peft_folder
 from rankwise.records import AdapterTrained, Evaluated, Record, RunAudited, StepDone
 from rankwise.study.config import SUBTRACTED_INITS, Arm
-from rankwise.training.engine import AllocatedRun, EngineOptions, train_pack
+from rankwise.training.allocated_run import AllocatedRun
+from rankwise.training.engine import EngineOptions, train_pack
 from rankwise.training.order import BatchOrder
 from tests.peft_loop import set_adapter, train_with_peft
 from tests.tiny import allocated, tiny_base, tiny_llama, tiny_runs

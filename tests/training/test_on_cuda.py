@@ -15,7 +15,8 @@ from rankwise.execution.sizing import available_bytes
 from rankwise.models.load import LoadedBase
 from rankwise.profiling.memory import PeakMemory
 from rankwise.records import AdapterTrained, Evaluated, Record, RunFinished, StepDone
-from rankwise.training.engine import AllocatedRun, EngineOptions, train_pack
+from rankwise.training.allocated_run import AllocatedRun
+from rankwise.training.engine import EngineOptions, train_pack
 from tests.families import family
 from tests.tiny import allocated, tiny_base, tiny_llama, tiny_runs
 

@@ -18,7 +18,8 @@ from rankwise.lora.pack import AdapterPack, SlotPlan
 from rankwise.models.load import LoadedBase
 from rankwise.records import AdapterTrained, Evaluated, Record, StepDone
 from rankwise.study.config import SUBTRACTED_INITS
-from rankwise.training.engine import AllocatedRun, EngineOptions, train_pack
+from rankwise.training.allocated_run import AllocatedRun
+from rankwise.training.engine import EngineOptions, train_pack
 from tests.peft_loop import set_adapter, train_with_peft
 from tests.quantized import FORMS, quantized_model, stock_model
 from tests.tiny import allocated, checkpointed, tiny_base, tiny_runs

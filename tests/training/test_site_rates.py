@@ -12,7 +12,8 @@ from peft.optimizers import create_loraplus_optimizer
 from rankwise.lora.pack import AdapterPack, SlotPlan
 from rankwise.records import AdapterTrained, Evaluated, Record, RunAllocated, StepDone
 from rankwise.study.config import LrFactors, TrainSettings
-from rankwise.training.engine import AllocatedRun, train_pack
+from rankwise.training.allocated_run import AllocatedRun
+from rankwise.training.engine import train_pack
 from rankwise.training.site_rates import SiteRates, site_rates
 from rankwise.training.stepped_row import SteppedRow
 from tests.peft_loop import set_adapter, train_with_peft

@@ -46,7 +46,3 @@ class RankView:
     def exists_LR(self) -> np.ndarray:
         """Bool: which places there are."""
         return np.arange(self.active_LR.shape[1]) < self.places_L[:, None]
-
-    @property
-    def active_params(self) -> int:
-        return int(self.active_LR.sum(axis=1) @ self.costs_L)

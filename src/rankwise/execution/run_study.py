@@ -35,7 +35,8 @@ from rankwise.packing.packs import DEFAULT_MAX_SLOTS, Pack, halve
 from rankwise.records import AdapterTrained, Record, RunFailed
 from rankwise.study.config import Study
 from rankwise.study.plan import Fingerprints, PlannedRun, report_runs, tuning_runs, unique
-from rankwise.training.engine import AllocatedRun, EngineOptions, train_pack
+from rankwise.training.allocated_run import AllocatedRun
+from rankwise.training.engine import EngineOptions, train_pack
 
 POLL_S = 2.0
 """How often runs that another worker holds are looked at."""

@@ -23,7 +23,7 @@ from rankwise.models.sites import find_sites
 from rankwise.probing.measure import Measurement, measure
 from rankwise.profiling.memory import PeakMemory
 from rankwise.study.runs import Run
-from rankwise.training.engine import AllocatedRun
+from rankwise.training.allocated_run import AllocatedRun
 from rankwise.training.initialise import Initialiser
 from rankwise.training.probe_batches import num_probe_batches, probe_batches
 

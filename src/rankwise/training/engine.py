@@ -7,7 +7,6 @@ neighbours: tests hold its losses against training alone, and training alone aga
 
 import math
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -15,16 +14,9 @@ from pathlib import Path
 
 import torch
 
-from rankwise.allocation.rank_map import RankMap
-from rankwise.allocation.sites import SiteSignal
 from rankwise.data.batches import MicroBatch, Row
-from rankwise.data.examples import TokenizedExample
-from rankwise.data.prepare import PreparedData
 from rankwise.errors import AuditError
-from rankwise.evaluation.held_out import answer_examples, answered
-from rankwise.evaluation.loss import Scores, score_slots
 from rankwise.lora.dropout import RowDraw, RowDropout
-from rankwise.lora.init.rule import InitialAdapter
 from rankwise.lora.pack import AdapterPack, SlotPlan
 from rankwise.models.gradient_checkpointing import checkpointed_blocks
 from rankwise.models.load import LoadedBase
@@ -40,38 +32,17 @@ from rankwise.records import (
     RunFailed,
     RunFinished,
     SiteAllocation,
-    Split,
     StepDone,
 )
-from rankwise.study.runs import Run
+from rankwise.training.allocated_run import AllocatedRun
 from rankwise.training.audit import RankHistory, audit_run
 from rankwise.training.checkpoint import Checkpoint, pack_id, read_checkpoint, write_checkpoint
 from rankwise.training.dynamic import MovingRanks
+from rankwise.training.scoring import PackScoring
 from rankwise.training.site_rates import SiteRates, site_rates
 from rankwise.training.slot import Slot
 from rankwise.training.stepped_row import Part
 from rankwise.training.trace import Tracer, is_traced
-
-
-@dataclass(frozen=True, kw_only=True)
-class AllocatedRun:
-    """A run with everything decided that is decided before its first step."""
-
-    run: Run
-    rank_map: RankMap
-    data: PreparedData
-    general: tuple[TokenizedExample, ...] = ()
-    """Text that is scored before and after training; empty where forgetting is not asked for."""
-    initial: InitialAdapter | None = None
-    """Where the adapter starts; None: drawn from the run's seed."""
-    probe_wall_s: float = 0.0
-    """Time that measuring what its strategy and its initialisation need took, whether or not others needed it too."""
-    probe_peak_memory_bytes: int = 0
-    """Peak memory meanwhile, of the process or the device; 0 where nothing was measured."""
-    signal: SiteSignal | None = None
-    """What its strategy went by, in the order of the map's sites; None for strategies that measure nothing."""
-    predicted_wall_s: float | None = None
-    """What the planner expected of it: its share of its pack's time, the probe left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +142,14 @@ class _PackTraining:
             for mover, slot, r in zip(movers, self.slots, self.runs, strict=True)
         ]
         """One per slot; None where ranks stay."""
+        self.scoring = PackScoring(
+            base,
+            self.pack,
+            self.runs,
+            self.slots,
+            eval_tokens=options.eval_tokens,
+            share_prefixes=self.share_prefixes,
+        )
 
     def _choose_micro_tokens(self) -> int:
         sites = dict.fromkeys(site.name for r in self.runs for site in r.rank_map.sites)
@@ -232,7 +211,7 @@ class _PackTraining:
             )
             for r, slot, sites in zip(self.runs, self.slots, audited, strict=True)
         ]
-        return allocated + self._evaluate_untrained()
+        return allocated + self.scoring.untrained()
 
     def train_step(self) -> list[Record]:
         """One optimizer step of every unfinished run, and the evaluations that are due after it."""
@@ -253,7 +232,7 @@ class _PackTraining:
         self.pack.zero_gradients()
         self.pack.refresh()
         self._charge(live, tokens_K, time.monotonic() - started)
-        records += self._evaluate([slot for slot in live if slot.is_evaluation_due()])
+        records += self.scoring.after_step([slot for slot in live if slot.is_evaluation_due()])
         return records + self.finish(live)
 
     def finish(self, slots: Sequence[Slot]) -> list[Record]:
@@ -338,88 +317,6 @@ class _PackTraining:
         total = sum(tokens_K)
         for slot in live:
             slot.wall_s += wall_s * tokens_K[slot.number] / total
-
-    def _evaluate_untrained(self) -> list[Record]:
-        """Validation at step 0. Most slots are the bare base model then, which is scored once per data set."""
-        started = time.monotonic()
-        scored: dict[str, Scores] = {}
-        moved: dict[int, Sequence[TokenizedExample]] = {
-            k: r.data.validation for k, r in enumerate(self.runs) if r.initial and not r.initial.starts_at_base
-        }
-        for r in self.runs:
-            if r.data.fingerprint not in scored:
-                scored[r.data.fingerprint] = self._score(None, {0: r.data.validation})[0]
-        own = self._score(self.pack, moved) if moved else {}
-        for slot in self.slots:
-            slot.wall_s += (time.monotonic() - started) / len(self.slots)
-        return self._general_untrained() + [
-            own.get(k, scored[r.data.fingerprint]).to_record(r.run.id, "validation", 0) for k, r in enumerate(self.runs)
-        ]
-
-    def _general_untrained(self) -> list[Record]:
-        """General text of the base alone, which is what all runs forget from; scored once."""
-        asked = [slot for slot in self.slots if self._measures_forgetting(slot)]
-        if not asked:
-            return []
-        scores = self._score(None, {0: self.runs[asked[0].number].general})[0]
-        return [scores.to_record(slot.run.id, "general", 0) for slot in asked]
-
-    def _measures_forgetting(self, slot: Slot) -> bool:
-        return slot.run.scores_test and bool(self.runs[slot.number].general)
-
-    def _evaluate(self, due: Sequence[Slot]) -> list[Record]:
-        """Validation for all slots that are due; test, and what else was asked for, for those that are done and report
-        it."""
-        records: list[Record] = []
-        reporting = [s for s in due if s.is_done and s.run.scores_test]
-        forgetting = [s for s in reporting if self._measures_forgetting(s)]
-        splits: tuple[tuple[Split, Sequence[Slot]], ...] = (
-            ("validation", due),
-            ("test", reporting),
-            ("general", forgetting),
-        )
-        for split, chosen in splits:
-            started = time.monotonic()
-            scores = self._score(self.pack, {s.number: self._examples(s, split) for s in chosen})
-            # Rows of a frozen slot stay in the mix, as in training: leaving them out would change its neighbours' bits.
-            records += [scores[s.number].to_record(s.run.id, split, s.step) for s in chosen if s.diverged is None]
-            for slot in chosen:
-                slot.wall_s += (time.monotonic() - started) / len(chosen)
-        return records + self._answer(reporting)
-
-    def _examples(self, slot: Slot, split: Split) -> Sequence[TokenizedExample]:
-        run = self.runs[slot.number]
-        return run.general if split == "general" else getattr(run.data, split)
-
-    def _answer(self, reporting: Sequence[Slot]) -> list[Record]:
-        """Answers to the test examples of all slots that ask for them, those of one data set together."""
-        by_data: dict[str, list[Slot]] = defaultdict(list)
-        for slot in reporting:
-            if slot.run.arm.evaluate.generate and slot.diverged is None and self._has_prompts(slot):
-                by_data[self.runs[slot.number].data.fingerprint].append(slot)
-        records: list[Record] = []
-        for fingerprint, slots in by_data.items():
-            started = time.monotonic()
-            data = self.runs[slots[0].number].data
-            numbers = [slot.number for slot in slots]
-            written = answer_examples(self.base, self.pack, numbers, data.test, batch_tokens=self.options.eval_tokens)
-            for slot, answers in zip(slots, written, strict=True):
-                records.append(answered(slot.run.id, slot.step, fingerprint, answers, data.examples["test"]))
-                slot.wall_s += (time.monotonic() - started) / len(slots)
-        return records
-
-    def _has_prompts(self, slot: Slot) -> bool:
-        """Plain text has none, so there is nothing to answer."""
-        return self.runs[slot.number].data.examples["test"][0].has_prompt
-
-    def _score(self, pack: AdapterPack | None, examples: dict[int, Sequence[TokenizedExample]]) -> dict[int, Scores]:
-        return score_slots(
-            self.base.model,
-            pack,
-            examples,
-            max_tokens=self.options.eval_tokens,
-            share_prefixes=self.share_prefixes,
-        )
 
     def _finish(self, slot: Slot) -> list[Record]:
         finished = RunFinished(

@@ -5,7 +5,7 @@ ranks and targets), and how a budget is spread (one arm for each strategy, at th
 arms store the same number of parameters.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rankwise.allocation import Site, resolve_budget
@@ -136,7 +136,3 @@ def quantized(arm: Arm, quantization: str) -> Arm:
 
 def is_uniform(arm: Arm) -> bool:
     return arm.strategy == "uniform"
-
-
-def uniform_ones(arms: Iterable[Arm]) -> list[Arm]:
-    return [arm for arm in arms if is_uniform(arm)]
