@@ -126,7 +126,18 @@ def _read_model(
     if quantization is None:
         return model.to(device)
     make_shareable(model)
+    _own_whole_weights(model)
     return model
+
+
+def _own_whole_weights(model: PreTrainedModel) -> None:
+    """Copy what is not quantized out of the mapped weight file, so that the process lets go of the whole file.
+
+    Reading it to quantize it has brought every page of it into memory, and one tensor left inside keeps them there.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.clone()
 
 
 @contextmanager
