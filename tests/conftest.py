@@ -46,7 +46,7 @@ def no_calibration(tmp_path_factory, monkeypatch):
         from rankwise.profiling.calibration import Calibration, PassSpeed
 
         made_up = PassSpeed(overhead_s=1e-3, flops_per_s=1e9)
-        known = Calibration(training=made_up, scoring=made_up, params_per_s=1e9)
+        known = Calibration(training=made_up, scoring=made_up, decoding=made_up, params_per_s=1e9)
         monkeypatch.setattr(module, "_kept_calibration", lambda *_: known)
 
 

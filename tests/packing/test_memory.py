@@ -12,8 +12,8 @@ from rankwise.lora.init import InitialAdapter
 from rankwise.lora.pack import AdapterPack, SlotPlan
 from rankwise.models.sites import find_sites
 from rankwise.packing.activations import ActivationSize
-from rankwise.packing.memory import MemoryEstimate, ModelShape, padded_params, predict_memory
-from rankwise.packing.passes import PassSize
+from rankwise.packing.memory import SLACK_FRAC, MemoryEstimate, ModelShape, padded_params, predict_memory
+from rankwise.packing.passes import AnswerSize, PassSize
 from rankwise.packing.working import Growth, WorkingSize
 from tests.tiny import tiny_llama
 
@@ -83,7 +83,8 @@ def test_another_slot_never_needs_less(all_ranks, another):
 
 def test_the_total_is_the_sum_of_the_named_terms():
     one = replace(PASS, num_rows=1, num_prefixes=1, num_answers=2)
-    found = estimate([rank_map((2000,) * 3)], training=[one], scoring=[replace(PASS, num_rows=10)])
+    most = AnswerSize(num_rows=11, prompt_tokens=8, new_tokens=4)
+    found = estimate([rank_map((2000,) * 3)], training=[one], scoring=[replace(PASS, num_rows=10)], answers=[most])
     assert found.total_bytes == sum(found.terms().values())
     assert set(found.terms()) == {
         "runtime",
@@ -97,6 +98,7 @@ def test_the_total_is_the_sum_of_the_named_terms():
         "working",
         "slack",
         "scoring",
+        "answers",
         "checkpoint",
     }
     assert all(size > 0 for size in found.terms().values())
@@ -168,6 +170,17 @@ def test_without_training_only_scoring_counts():
     found = estimate([rank_map((0, 0, 0))], training=[], scoring=[PASS], writes_checkpoint=False)
     assert found.scoring > 0
     assert found.total_bytes == found.runtime + found.weights + found.scoring + found.slack
+
+
+def test_answers_hold_all_keys_and_values_and_those_of_one_block_twice():
+    batch = AnswerSize(num_rows=5, prompt_tokens=20, new_tokens=10)
+    maps = [rank_map((0, 0, 0))]
+    found = estimate(maps, training=[], scoring=[], answers=[batch], writes_checkpoint=False)
+    read = estimate(maps, training=[], scoring=[batch.prefill()], writes_checkpoint=False)
+    a_block = 2 * SHAPE.kv_size * SHAPE.compute_bytes
+    assert found.answers == read.scoring + 5 * 30 * a_block * (SHAPE.num_layers + 1)
+    assert found.slack == int(found.answers * SLACK_FRAC)
+    assert estimate(maps, training=[], scoring=[replace(PASS, num_rows=900)], answers=[batch]).answers == 0
 
 
 def test_a_quantized_matrix_is_unpacked_while_its_layer_is_differentiated():

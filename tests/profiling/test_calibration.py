@@ -5,13 +5,16 @@ import json
 import pytest
 import torch
 
+from rankwise.profiling import calibration as module
 from rankwise.profiling import calibration_cache as cache
 from rankwise.profiling.calibration import NUM_BLOCKS, Calibration, PassSpeed, Workload, calibrate
+from rankwise.study.config import BaseSettings
 from tests.tiny import tiny_llama
 
 FOUND = Calibration(
     training=PassSpeed(overhead_s=0.5, flops_per_s=100.0),
     scoring=PassSpeed(overhead_s=0.25, flops_per_s=200.0),
+    decoding=PassSpeed(overhead_s=0.125, flops_per_s=150.0),
     params_per_s=50.0,
 )
 
@@ -34,10 +37,29 @@ def test_any_model_is_calibrated_from_its_configuration(targets):
     config = tiny_llama().config
     before = config.to_dict()
     workload = Workload(targets=targets, rank=4, row_tokens=8, pass_tokens=64, num_slots=2)
-    found = calibrate(config, workload, dtype=torch.float32, device=torch.device("cpu"))
-    assert min(found.training.flops_per_s, found.scoring.flops_per_s, found.params_per_s) > 0
+    settings = BaseSettings(dtype="float32", compute_dtype="float32", attention="eager")
+    found = calibrate(config, workload, settings=settings, device=torch.device("cpu"))
+    speeds = (found.training, found.scoring, found.decoding)
+    assert min(*(speed.flops_per_s for speed in speeds), found.params_per_s) > 0
     assert found.training.overhead_s >= 0
     assert config.to_dict() == before
+
+
+def test_a_quantized_base_is_calibrated_on_quantized_blocks(monkeypatch):
+    pytest.importorskip("bitsandbytes")
+    seen = []
+    real = module.quantize_model
+
+    def watched(*args):
+        seen.append(real(*args))
+        return seen[-1]
+
+    monkeypatch.setattr(module, "quantize_model", watched)
+    settings = BaseSettings(dtype="float32", compute_dtype="float32", attention="eager", quantization="nf4")
+    workload = Workload(targets="all-linear", rank=4, row_tokens=8, pass_tokens=64, num_slots=2)
+    assert calibrate(tiny_llama().config, workload, settings=settings, device=torch.device("cpu")).params_per_s > 0
+    kinds = {type(layer.base if hasattr(layer, "base") else layer).__name__ for layer in seen[0].modules()}
+    assert "Linear4bit" in kinds
 
 
 def test_a_calibration_is_read_as_it_was_kept_and_leaves_others(tmp_path, monkeypatch):
@@ -50,7 +72,7 @@ def test_a_calibration_is_read_as_it_was_kept_and_leaves_others(tmp_path, monkey
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"version": 0, "calibrations": {}}', '{"version": 1, "calibrations": {"a": {}}}']
+    "content", ["", "[]", "{}", '{"version": 0, "calibrations": {}}', '{"version": 2, "calibrations": {"a": {}}}']
 )
 def test_a_file_that_means_nothing_is_written_anew(tmp_path, monkeypatch, content):
     monkeypatch.setenv("RANKWISE_CACHE", str(tmp_path))

@@ -26,7 +26,8 @@ TERMS = {
     "logits": "logits of its answer tokens",
     "working": "one block under way, with each row's adapters",
     "slack": "torn between the allocations of a pass",
-    "scoring": "what a scoring pass needs beyond that",
+    "scoring": "what a scoring pass needs beyond that: held-out data, general text",
+    "answers": "what writing the final answers needs beyond that",
     "checkpoint": "the document that is written from time to time",
 }
 """What each term of the memory prediction is."""

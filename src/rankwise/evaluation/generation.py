@@ -51,7 +51,7 @@ def generate_answers(
         on_batch: Called with the number of prompts that were just answered.
     """
     answers = [Answer("", 0)] * len(prompts)
-    for batch, num_new in _cut_batches(prompts, max_new_tokens, context_tokens(model), batch_tokens):
+    for batch, num_new in cut_batches(prompts, max_new_tokens, context_tokens(model), batch_tokens):
         active = _active_rows(pack, [slots[p] for p in batch] if slots is not None else None, model.device)
         with active:
             new_NA = _generate(model, tokenizer, [prompts[p] for p in batch], num_new)
@@ -66,7 +66,7 @@ def is_exact_match(answer: str, expected: str) -> bool:
     return answer.strip() == expected.strip()
 
 
-def _cut_batches(
+def cut_batches(
     prompts: Sequence[np.ndarray], max_new_tokens: int, context_tokens: int, batch_tokens: int
 ) -> Iterator[tuple[list[int], int]]:
     """Indices of similarly long prompts, longest first, with the number of tokens that each may generate.

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from rankwise.execution.packing import SizedRun, micro_tokens_of, sampled_steps, training_passes
+from rankwise.execution.packing import SizedRun, answer_batches, micro_tokens_of, sampled_steps, training_passes
 from rankwise.execution.workbench import BaseShape, Workbench
 from rankwise.packing.flops import (
     TokenCounts,
@@ -41,7 +41,11 @@ class DurationPredictor:
         base = self.bench.shape(runs[0].planned.run.arm.base)
         speed = self._calibration(runs, base)
         scoring_s = self._scoring_s(runs, base, speed.scoring) / len(runs)
-        return [training_s + scoring_s for training_s in self._training_shares_s(runs, base, speed)]
+        answers_s = self._answers_s(runs, base, speed)
+        asked = max(1, sum(run.writes_answers for run in runs))
+        final_s = [answers_s / asked * run.writes_answers for run in runs]
+        training_shares_s = self._training_shares_s(runs, base, speed)
+        return [training_s + scoring_s + own_s for training_s, own_s in zip(training_shares_s, final_s, strict=True)]
 
     def _training_shares_s(self, runs: Sequence[SizedRun], base: BaseShape, speed: Calibration) -> list[float]:
         """Some steps stand for all; a run that is done leaves the others' steps."""
@@ -62,7 +66,8 @@ class DurationPredictor:
         return [share_s * num_steps / len(steps) for share_s in shares_s]
 
     def _scoring_s(self, runs: Sequence[SizedRun], base: BaseShape, speed: PassSpeed) -> float:
-        """Validation as often as it is due, test where it is reported; and once per data set the bare base."""
+        """Validation as often as it is due, test and general text where they are reported; and once per data set the
+        bare base, which sees general text too."""
         adapter_params = padded_params([run.rank_map for run in runs])
         num_validations = max(ceil(1 / run.planned.run.arm.train.eval_every_frac) for run in runs)
         reported = [run for run in runs if run.planned.purpose == "report"]
@@ -71,12 +76,28 @@ class DurationPredictor:
             num_validations * self._split_s(runs, "validation", base, adapter_params, speed)
             + self._split_s(reported, "test", base, adapter_params, speed)
             + self._split_s(bare, "validation", base, 0, speed)
+            + self._split_s(reported, "general", base, adapter_params, speed)
+            + self._split_s([run for run in reported if run.general][:1], "general", base, 0, speed)
         )
+
+    def _answers_s(self, runs: Sequence[SizedRun], base: BaseShape, speed: Calibration) -> float:
+        """Prompts are read, then every row gets token after token until the longest answer that there may be."""
+        adapter_params = padded_params([run.rank_map for run in runs])
+        seconds = 0.0
+        for batch in answer_batches(runs):
+            read_s = self._passes_s(
+                [batch.prefill()], base, runs[0], adapter_params, speed.scoring, count_scoring_flops
+            )
+            token_s = self._passes_s(
+                [batch.decoding()], base, runs[0], adapter_params, speed.decoding, count_scoring_flops
+            )
+            seconds += read_s + (batch.new_tokens - 1) * token_s
+        return seconds
 
     def _split_s(
         self,
         runs: Sequence[SizedRun],
-        split: Literal["validation", "test"],
+        split: Literal["validation", "test", "general"],
         base: BaseShape,
         adapter_params: int,
         speed: PassSpeed,
@@ -151,7 +172,7 @@ def _kept_calibration(base: BaseShape, workload: Workload) -> Calibration:
     key = calibration_key(base, workload)
     found = read_calibrations().get(key)
     if found is None:
-        found = calibrate(base.model.config, workload, dtype=getattr(torch, base.settings.dtype), device=base.device)
+        found = calibrate(base.model.config, workload, settings=base.settings, device=base.device)
         keep_calibration(key, found)
     return found
 
@@ -167,6 +188,7 @@ def calibration_key(base: BaseShape, workload: Workload) -> str:
         f"torch {torch.__version__}",
         base.settings.dtype,
         base.settings.attention,
+        *([base.settings.quantization] if base.settings.quantization != "none" else []),
         f"{text.model_type} {'x'.join(map(str, shape))}",
         f"{workload.targets} rank {workload.rank}",
         f"{workload.num_slots} slots, passes of {workload.pass_tokens} tokens in rows of {workload.row_tokens}",

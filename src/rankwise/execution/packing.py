@@ -1,17 +1,20 @@
 """Planned runs into packs for this machine."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from rankwise.allocation.rank_map import RankMap
 from rankwise.data.batches import Row
+from rankwise.data.examples import TokenizedExample
 from rankwise.data.prepare import PreparedData
+from rankwise.evaluation.generation import cut_batches
 from rankwise.execution.what_fits import describe_ways
 from rankwise.packing.activations import ActivationSize
 from rankwise.packing.memory import MemoryEstimate, ModelShape, predict_memory
 from rankwise.packing.packs import DEFAULT_MAX_SLOTS, Pack, plan_packs
-from rankwise.packing.passes import PassSize, pass_sizes
+from rankwise.packing.passes import AnswerSize, PassSize, pass_sizes
 from rankwise.packing.working import WorkingSize
 from rankwise.study.config import SUBTRACTED_INITS
 from rankwise.study.plan import PlannedRun
@@ -30,6 +33,10 @@ class SizedRun:
     """Exact for strategies that measure nothing; else a uniform map of the same budget stands in."""
     shape: ModelShape
     data: PreparedData
+    general: tuple[TokenizedExample, ...]
+    """Text that is scored at the end of a reported run; empty where that is not asked for."""
+    context: int
+    """Most tokens that the base takes."""
     activations: ActivationSize
     working: WorkingSize
     checkpointed: tuple[ActivationSize, int] | None
@@ -63,9 +70,21 @@ class SizedRun:
             for position, example in enumerate(chosen)
         ]
 
-    def scored_rows(self, slot: int, split: Literal["validation", "test"] | None = None) -> list[Row]:
-        """Of a split that is scored; None for the larger of the two."""
+    @property
+    def writes_answers(self) -> bool:
+        """Whether the test examples are answered at the end."""
+        arm = self.planned.run.arm
+        return arm.evaluate.generate and self.is_reported and self.data.examples["test"][0].has_prompt
+
+    @property
+    def is_reported(self) -> bool:
+        return self.planned.purpose == "report"
+
+    def scored_rows(self, slot: int, split: Literal["validation", "test", "general"] | None = None) -> list[Row]:
+        """Of a split that is scored; None for the larger of validation and test."""
         data = self.data
+        if split == "general":
+            return [Row(slot, example) for example in self.general]
         examples = getattr(data, split) if split else max(data.validation, data.test, key=len)
         return [Row(slot, example, 0, example.num_shared_tokens if self.shares_prefixes else 0) for example in examples]
 
@@ -82,6 +101,7 @@ def estimate_memory(runs: Sequence[SizedRun]) -> MemoryEstimate:
         runs[0].working,
         training=[size for step in sampled_steps(runs) for size in training_passes(runs, step)],
         scoring=scoring_passes(runs),
+        answers=answer_batches(runs),
         on_host=runs[0].on_host,
         num_measured=sum(one.importance == "sensitivity" for one in mechanics),
         has_gates=any(one.gate is not None for one in mechanics),
@@ -103,9 +123,27 @@ def training_passes(runs: Sequence[SizedRun], step: int) -> list[PassSize]:
 
 
 def scoring_passes(runs: Sequence[SizedRun]) -> list[PassSize]:
-    """The passes of scoring one split of all `runs`."""
-    rows = [row for slot, run in enumerate(runs) for row in run.scored_rows(slot)]
-    return pass_sizes(rows, runs[0].eval_tokens)
+    """The passes of scoring one split of all `runs`, and the general text of those that ask for it."""
+    splits: list[list[Row]] = [[row for slot, run in enumerate(runs) for row in run.scored_rows(slot)]]
+    splits.append([row for slot, run in enumerate(runs) if run.is_reported for row in run.scored_rows(slot, "general")])
+    return [size for rows in splits for size in pass_sizes(rows, runs[0].eval_tokens)]
+
+
+def answer_batches(runs: Sequence[SizedRun]) -> list[AnswerSize]:
+    """The batches in which those of `runs` that write answers do so, runs of one data set together."""
+    by_data: dict[str, list[SizedRun]] = defaultdict(list)
+    for run in runs:
+        if run.writes_answers:
+            by_data[run.data.fingerprint].append(run)
+    found = []
+    for alike in by_data.values():
+        first = alike[0]
+        prompts = [example.input_ids[: example.num_prompt_tokens] for example in first.data.test] * len(alike)
+        longest_answer = max(example.num_answer_tokens for example in first.data.test)
+        for batch, num_new in cut_batches(prompts, longest_answer, first.context, first.eval_tokens):
+            longest = max(len(prompts[place]) for place in batch)
+            found.append(AnswerSize(num_rows=len(batch), prompt_tokens=longest, new_tokens=num_new))
+    return found
 
 
 def micro_tokens_of(runs: Sequence[SizedRun]) -> int:

@@ -9,6 +9,7 @@ import torch
 from rankwise.allocation.strategies.base import check_steps
 from rankwise.execution.packing import SizedRun
 from rankwise.execution.workbench import Workbench
+from rankwise.models.context import context_tokens
 from rankwise.models.prefix_cache import can_share_prefixes
 from rankwise.models.sites import find_blocks, find_sites
 from rankwise.packing.activations import ActivationSize, choose_micro_tokens
@@ -51,7 +52,6 @@ def _size(plan: PlannedRun, bench: Workbench, engine: EngineOptions) -> SizedRun
     if arm.build_strategy().required_signals():
         stand_in = arm.model_copy(update={"strategy": "uniform", "strategy_settings": {}})
         run = run.model_copy(update={"arm": stand_in})
-    bench.check_general_text(arm)
     data, on_host = bench.data(arm), base.device.type != "cuda"
     sites = find_sites(base.model, arm.targets)
 
@@ -66,6 +66,8 @@ def _size(plan: PlannedRun, bench: Workbench, engine: EngineOptions) -> SizedRun
         rank_map=plan_rank_map(run, sites, base.num_params, {}),
         shape=bench.model_shape(arm.base),
         data=data,
+        general=bench.general(arm),
+        context=context_tokens(base.model),
         activations=activations,
         working=bench.working(arm.base),
         checkpointed=pass_size(True) if find_blocks(base.model) else None,

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from rankwise.allocation import Site
+from rankwise.data.examples import TokenizedExample
 from rankwise.data.general import GENERAL, load_general
 from rankwise.data.prepare import PreparedData, prepare_data
 from rankwise.errors import DataError
@@ -56,7 +57,7 @@ class Workbench:
     _activations: dict[tuple[BaseSettings, tuple[str, ...], bool], ActivationSize] = field(default_factory=dict)
     _working: dict[BaseSettings, WorkingSize] = field(default_factory=dict)
     _data: dict[tuple[str, str, str | None], PreparedData] = field(default_factory=dict)
-    _takes_general: set[BaseSettings] = field(default_factory=set)
+    _general: dict[BaseSettings, tuple[TokenizedExample, ...]] = field(default_factory=dict)
 
     def base(self, settings: BaseSettings) -> LoadedBase:
         if self._base is None or self._base[0] != settings:
@@ -128,24 +129,26 @@ class Workbench:
             self._data[key] = prepare_data(arm.data, load_tokenizer(arm.base))
         return self._data[key]
 
-    def check_general_text(self, arm: Arm) -> None:
-        """See, before anything is trained, that forgetting can be measured where `arm` asks for it.
+    def general(self, arm: Arm) -> tuple[TokenizedExample, ...]:
+        """The general text that `arm` is scored on; nothing where it does not ask for it.
 
         Raises:
             DataError: the base takes fewer tokens than the passages of general text have.
         """
-        if not arm.evaluate.forgetting or arm.base in self._takes_general:
-            return
+        if not arm.evaluate.forgetting:
+            return ()
+        if arm.base in self._general:
+            return self._general[arm.base]
         longest = general_tokens(self.shape(arm.base).model)
         try:
-            load_general(GENERAL, load_tokenizer(arm.base), max_tokens=longest)
+            self._general[arm.base] = load_general(GENERAL, load_tokenizer(arm.base), max_tokens=longest).passages
         except DataError as error:
             raise DataError(
                 f"evaluate.forgetting: true cannot be done on {arm.base.model}, which takes {longest} tokens: hardly a "
                 "passage of the general text is that short, and none is ever cut. Set evaluate.forgetting: false, or "
                 "choose a model with a longer context."
             ) from error
-        self._takes_general.add(arm.base)
+        return self._general[arm.base]
 
     def fingerprints(self, study: Study) -> Fingerprints:
         return {arm.name: (fingerprint_base(arm.base), self.data(arm).fingerprint) for arm in study.arms}

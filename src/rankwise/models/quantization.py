@@ -28,7 +28,7 @@ from packaging.version import Version
 from peft.utils.integrations import dequantize_module_weight
 from torch import nn
 from torch.nn import functional
-from transformers import BitsAndBytesConfig
+from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from rankwise.errors import ModelError
 from rankwise.study.config import FOUR_BIT, BaseSettings
@@ -61,6 +61,27 @@ def quantization_config(resolved: BaseSettings, device: torch.device) -> BitsAnd
         bnb_4bit_use_double_quant=resolved.double_quantization,
         bnb_4bit_compute_dtype=getattr(torch, resolved.compute_dtype),
     )
+
+
+def quantize_model(model: PreTrainedModel, resolved: BaseSettings, device: torch.device) -> PreTrainedModel:
+    """A model like `model` with its weights stored as `resolved` says; the same one where they are not quantized.
+
+    Raises:
+        ModelError: as `quantization_config`.
+    """
+    wanted = quantization_config(resolved, device)
+    if wanted is None:
+        return model
+    found: PreTrainedModel = type(model).from_pretrained(
+        None,
+        config=model.config,
+        state_dict=model.state_dict(),
+        dtype=model.dtype,
+        quantization_config=wanted,
+        device_map={"": device},
+    )
+    make_shareable(found)
+    return found.requires_grad_(False).eval()
 
 
 def working_forms(device: torch.device) -> tuple[str, ...]:

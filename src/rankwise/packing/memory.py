@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig
 
 from rankwise.allocation.rank_map import RankMap
 from rankwise.packing.activations import ActivationSize
-from rankwise.packing.passes import PassSize
+from rankwise.packing.passes import AnswerSize, PassSize
 from rankwise.packing.working import WorkingSize
 
 FLOAT32_BYTES = 4
@@ -101,9 +101,12 @@ class MemoryEstimate:
     working: int
     """Of one block while it is computed, and each row's copy of its slot's adapters there."""
     slack: int
-    """Torn between allocations: `SLACK_FRAC` of the four terms before, with what the two after need beyond them."""
+    """Torn between allocations: `SLACK_FRAC` of the four terms before, with what the three after need beyond them."""
     scoring: int
-    """What a scoring pass needs beyond a training pass."""
+    """What a scoring pass needs beyond a training pass: of held-out data, or of general text, all of whose tokens have
+    logits."""
+    answers: int
+    """What writing answers needs beyond both: prompts that are read together, with all keys and values."""
     checkpoint: int
     """What the document that is written needs beyond the room that passes have freed by then."""
 
@@ -123,6 +126,7 @@ def predict_memory(
     *,
     training: Sequence[PassSize],
     scoring: Sequence[PassSize] = (),
+    answers: Sequence[AnswerSize] = (),
     on_host: bool = True,
     num_measured: int = 0,
     has_gates: bool = False,
@@ -134,6 +138,7 @@ def predict_memory(
     Args:
         training: Passes forward and backward; the most demanding one counts. None at all: nothing is trained.
         scoring: Passes that are only forward.
+        answers: Batches of prompts that are answered.
         on_host: Whether the process's own memory counts (it does not on CUDA).
         num_measured: Slots whose every weight has a smoothed sensitivity and its uncertainty.
         has_gates: Whether any slot has gates: compute tensors and their gradients are then tensors of their own.
@@ -151,7 +156,8 @@ def predict_memory(
     found = max(map(passes.training, training), key=lambda terms: sum(terms.values()), default=passes.nothing)
     live = sum(found.values())
     most_scored = max(map(passes.scoring, scoring), default=0)
-    at_once = max(live, most_scored)
+    most_answered = max(map(passes.answering, answers), default=0)
+    at_once = max(live, most_scored, most_answered)
     document_bytes = _DOCUMENT_COPIES * (_DOCUMENT_ROWS * adapter_bytes + frozen_bytes)
     is_written = on_host and writes_checkpoint
     beyond = max(0, document_bytes - at_once) if is_written else 0
@@ -163,6 +169,7 @@ def predict_memory(
         optimizer=2 * adapter_bytes + 2 * num_measured * padded_params(rank_maps) * FLOAT32_BYTES,
         **found,
         scoring=max(0, most_scored - live),
+        answers=max(0, most_answered - max(live, most_scored)),
         slack=int((at_once + beyond) * SLACK_FRAC) if on_host else 0,
         checkpoint=beyond,
     )
@@ -206,6 +213,11 @@ class _Passes:
         caches = (own_cache + self._row_caches(of)) // self.shape.num_layers  # one block's at a time
         logits = self._logits(of, _SCORING_LOGIT_TERMS)
         return max(self._working(of, trains=False) + caches, logits) + prefixes
+
+    def answering(self, of: AnswerSize) -> int:
+        """Bytes of reading prompts and writing their answers: one block's keys and values are copied to grow."""
+        keys_and_values = of.num_tokens * self._cache_bytes * (self.shape.num_layers + 1) // self.shape.num_layers
+        return self.scoring(of.prefill()) + keys_and_values
 
     def _kept(self, row_tokens: int) -> float:
         """Bytes that each token of rows that long keeps for the backward pass, with the adapters' own."""

@@ -59,6 +59,31 @@ class PassSize:
         return self.prefix_tokens + self.own_tokens
 
 
+@dataclass(frozen=True, kw_only=True)
+class AnswerSize:
+    """Of one batch of prompts that are answered together."""
+
+    num_rows: int
+    prompt_tokens: int
+    """Of the longest prompt."""
+    new_tokens: int
+    """The most that each may get."""
+
+    @property
+    def num_tokens(self) -> int:
+        """When the last answer ends."""
+        return self.num_rows * (self.prompt_tokens + self.new_tokens)
+
+    def prefill(self) -> PassSize:
+        """The pass that reads the prompts; logits are computed for the last position alone."""
+        return PassSize(num_rows=self.num_rows, own_tokens=self.prompt_tokens, num_answers=self.num_rows)
+
+    def decoding(self) -> PassSize:
+        """The pass that adds a token to each row, half way."""
+        before = self.prompt_tokens + self.new_tokens // 2
+        return PassSize(num_rows=self.num_rows, own_tokens=1, num_answers=self.num_rows, prefix_tokens=before)
+
+
 def pass_sizes(rows: Sequence[Row], max_tokens: int) -> list[PassSize]:
     """Sizes of all passes that `rows` go through."""
     return [

@@ -11,18 +11,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedConfig, PreTrainedModel
 
 from rankwise.allocation import RankMap
 from rankwise.data.batches import Row
 from rankwise.data.examples import TokenizedExample
 from rankwise.lora.pack import AdapterPack, SlotPlan
+from rankwise.models.quantization import quantize_model
 from rankwise.models.short import short_config
 from rankwise.models.sites import find_sites
 from rankwise.packing.flops import TokenCounts, count_scoring_flops, count_training_flops
 from rankwise.packing.forward import token_losses
 from rankwise.packing.memory import ModelShape, padded_params
-from rankwise.study.config import Targets
+from rankwise.study.config import BaseSettings, Targets
 
 NUM_BLOCKS = 2
 VOCAB = 4096
@@ -59,6 +60,8 @@ class Calibration:
 
     training: PassSpeed
     scoring: PassSpeed
+    decoding: PassSpeed
+    """Of passes that add one token to each row."""
     params_per_s: float
     """Adapter parameters that AdamW steps."""
 
@@ -75,17 +78,20 @@ class Workload:
 
 
 def calibrate(
-    config: PreTrainedConfig,
-    workload: Workload,
-    *,
-    dtype: torch.dtype,
-    device: torch.device,
+    config: PreTrainedConfig, workload: Workload, *, settings: BaseSettings, device: torch.device
 ) -> Calibration:
     """Measure passes like those of `workload` through a short model of the shape of `config`.
 
     The best of a few repeats counts, so that other processes on the machine disturb little.
+
+    Args:
+        settings: Number format and quantization; without `auto`.
+
+    Raises:
+        ModelError: this machine cannot quantize so.
     """
-    model = _short_model(config, dtype, device)
+    dtype = getattr(torch, settings.dtype)
+    model = quantize_model(_short_model(config, dtype, device), settings, device)
     sites = find_sites(model, workload.targets)
     ranks = tuple(min(workload.rank, site.in_features, site.out_features) for site in sites)
     rank_map = RankMap(sites=sites, ranks=ranks, scales=(1.0,) * len(sites), budget_params=0)
@@ -104,15 +110,24 @@ def calibrate(
         points = []
         for num_rows, num_tokens in _sizes(workload):
             rows = _rows(num_rows, num_tokens, workload.num_slots)
-            flops = _flops(model, rank_map, num_rows, num_tokens, trains)
+            flops = _flops(model, rank_map, num_rows, num_tokens, num_tokens, trains)
             points.append((flops, best_s(lambda rows=rows: _pass(model, pack, rows, trains))))  # type: ignore[misc]
         return PassSpeed.solve(*points)
 
-    training, scoring = measure(trains=True), measure(trains=False)
+    def measure_decoding() -> PassSpeed:
+        points = []
+        num_tokens = max(2, workload.row_tokens)
+        for num_rows in (1, max(8, workload.pass_tokens // num_tokens)):
+            flops = _flops(model, rank_map, num_rows, 1, num_tokens, trains=False)
+            points.append((flops, best_s(_decoder(model, pack, num_rows, num_tokens))))
+        return PassSpeed.solve(*points)
+
+    training, scoring, decoding = measure(trains=True), measure(trains=False), measure_decoding()
     weight = torch.zeros(2**20, device=device, requires_grad=True)
     weight.grad = torch.ones_like(weight)
     optimizer = torch.optim.AdamW([weight])
-    return Calibration(training=training, scoring=scoring, params_per_s=weight.numel() / best_s(optimizer.step))
+    per_s = weight.numel() / best_s(optimizer.step)
+    return Calibration(training=training, scoring=scoring, decoding=decoding, params_per_s=per_s)
 
 
 def _short_model(config: PreTrainedConfig, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
@@ -134,13 +149,16 @@ def _rows(num_rows: int, num_tokens: int, num_slots: int) -> list[Row]:
     return [Row(row % num_slots, TokenizedExample(ids, max(1, num_tokens // 2), row), row) for row in range(num_rows)]
 
 
-def _flops(model: PreTrainedModel, rank_map: RankMap, num_rows: int, num_tokens: int, trains: bool) -> float:
+def _flops(
+    model: PreTrainedModel, rank_map: RankMap, num_rows: int, num_tokens: int, seen_tokens: int, trains: bool
+) -> float:
+    """Of `num_rows` rows of `num_tokens`, each of which looks at `seen_tokens`; half of the tokens are answers."""
     num_params = model.num_parameters()
     shape = ModelShape.from_config(model.config, num_params=num_params, param_bytes=4, compute_bytes=4)
     counts = TokenCounts(
         num_tokens=num_rows * num_tokens,
-        num_answer_tokens=num_rows * (num_tokens - max(1, num_tokens // 2)),
-        num_token_pairs=num_rows * num_tokens**2,
+        num_answer_tokens=num_rows * (num_tokens - num_tokens // 2),
+        num_token_pairs=num_rows * num_tokens * seen_tokens,
     )
     block_params = sum(site.in_features * site.out_features for site in find_sites(model))
     count = count_training_flops if trains else count_scoring_flops
@@ -152,6 +170,21 @@ def _pass(model: PreTrainedModel, pack: AdapterPack, rows: Sequence[Row], trains
         for _, losses in token_losses(model, pack, rows, max_tokens=2**31):
             if trains:
                 losses.loss_M.sum().backward()
+
+
+def _decoder(model: PreTrainedModel, pack: AdapterPack, num_rows: int, num_tokens: int) -> Callable[[], None]:
+    """Work that adds one more token to `num_rows` rows, which have had `num_tokens`."""
+    slots_N = torch.arange(num_rows, device=model.device) % pack.num_slots
+    ids_NT = torch.zeros(num_rows, num_tokens, dtype=torch.long, device=model.device)
+    cache = DynamicCache()
+
+    def add_token() -> None:
+        with torch.no_grad(), pack.active_rows(slots_N):
+            model(input_ids=ids_NT[:, :1], past_key_values=cache, use_cache=True).logits.argmax(dim=-1)
+
+    with torch.no_grad(), pack.active_rows(slots_N):
+        model(input_ids=ids_NT, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return add_token
 
 
 def _seconds(work: Callable[[], None], device: torch.device) -> float:

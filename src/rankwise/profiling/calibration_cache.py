@@ -16,7 +16,7 @@ from rankwise.files import write_whole
 from rankwise.profiling.calibration import Calibration, PassSpeed
 
 FILE_NAME = "calibration.json"
-VERSION = 1
+VERSION = 2
 """Raised when a calibration means something else than before; older ones are then measured again."""
 
 
@@ -53,5 +53,5 @@ def keep_calibration(key: str, found: Calibration) -> None:
 
 
 def _parse(value: Mapping[str, Any]) -> Calibration:
-    speeds = {name: PassSpeed(**value[name]) for name in ("training", "scoring")}
+    speeds = {name: PassSpeed(**value[name]) for name in ("training", "scoring", "decoding")}
     return Calibration(**speeds, params_per_s=value["params_per_s"])
