@@ -8,7 +8,7 @@ import pytest
 from rankwise.reporting.paper.blocks import Bullets, Paragraph
 from rankwise.reporting.paper.config import load_paper
 from rankwise.reporting.paper.prose import parse, spans
-from rankwise.reporting.paper.write import write_paper
+from rankwise.reporting.paper.write import stale_files, write_paper
 
 ROOT = Path(__file__).parents[3]
 PROSE = sorted(
@@ -40,3 +40,11 @@ def test_the_paper_is_written_from_what_is_recorded(tmp_path):
     text = files.tex.read_text(encoding="utf-8")
     assert text.count("\\includegraphics") >= 6
     assert text.count("\\input{tables/") >= 6
+
+
+def test_the_committed_paper_is_what_the_recorded_studies_give():
+    stale = stale_files(load_paper(ROOT / "paper" / "paper.yaml"), ROOT / "paper")
+    assert not stale, (
+        f"paper/{' and paper/'.join(stale)}: older than docs/results, studies/*.discussion.md, paper/*.md or the code "
+        "that writes papers. Give `make paper` (it needs TeX) and commit both files."
+    )

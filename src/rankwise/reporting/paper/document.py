@@ -6,24 +6,22 @@ from importlib.resources import files
 from pathlib import Path
 
 from rankwise.errors import ReportError
+from rankwise.reporting.paper.appendix_tables import appendix_tables
 from rankwise.reporting.paper.blocks import Block, Bullets, Figure, Heading, Paper, Paragraph, Table
 from rankwise.reporting.paper.config import PaperConfig
 from rankwise.reporting.paper.facts import answers_of, arm_slugs, facts_of
 from rankwise.reporting.paper.figures import CAPTIONS, COST, MAIN, figure_of
-from rankwise.reporting.paper.prose import expectations, parse, used_references, used_values
-from rankwise.reporting.paper.sources import Prose, Source, read_prose
-from rankwise.reporting.paper.tables import (
-    appendix_tables,
+from rankwise.reporting.paper.overview_tables import (
     digests_table,
-    effects_table,
     environment_table,
     flaws_table,
-    main_table,
     overview_table,
-    runs_table,
     setup_table,
-    warnings_table,
 )
+from rankwise.reporting.paper.prose import expectations, parse, used_references, used_values
+from rankwise.reporting.paper.sources import Prose, Source, read_prose
+from rankwise.reporting.paper.study_tables import effects_table, main_table, runs_table
+from rankwise.reporting.paper.warnings_table import warnings_table
 
 TITLES = {
     "introduction": "Introduction",
