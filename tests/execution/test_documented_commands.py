@@ -116,8 +116,8 @@ def world(model, tmp_path_factory) -> Path:
     questions = [{"question": row["instruction"], "answer": row["output"]} for row in rows]
     (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in questions))
 
-    recorded = folder / "docs" / "results" / "embedded"
-    shutil.copytree(ROOT / "docs" / "results" / "embedded", recorded, ignore=shutil.ignore_patterns("figures"))
+    unread = shutil.ignore_patterns("figures", "*.md", "overview.*")
+    shutil.copytree(ROOT / "docs" / "results", folder / "docs" / "results", ignore=unread)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -131,6 +131,13 @@ def world(model, tmp_path_factory) -> Path:
     return folder
 
 
+def expanded(word: str) -> list[str]:
+    """What a shell makes of `studies/*.yaml` and `results/{a,b}`."""
+    if choices := re.fullmatch(r"(.*)\{(.*)\}(.*)", word):
+        return [choices[1] + choice + choices[3] for choice in choices[2].split(",")]
+    return sorted(map(str, Path().glob(word))) if "*" in word else [word]
+
+
 def words_of(line: str, model: Path, ids: list[str]) -> list[str]:
     named = {
         **dict.fromkeys(SAME_MODEL, str(model)),
@@ -139,7 +146,7 @@ def words_of(line: str, model: Path, ids: list[str]) -> list[str]:
         **dict(zip(("3f9a", "b07c"), ids, strict=True)),
     }
     words = [named.get(word, word) for word in shlex.split(line)]
-    files = [name for word in words for name in (sorted(map(str, Path().glob(word))) if "*" in word else [word])]
+    files = [name for word in words for name in expanded(word)]
     dry = ["--dry-run"] if DRY.match(line) and "--dry-run" not in files else []
     return [*files, *shlex.split(APPENDED.get(words[0], "")), *dry]
 
