@@ -318,6 +318,9 @@ def draw(report: dict[str, Any], folder: Path) -> None:
     from rankwise.reporting.style import COLOURS, FAINT, MARKERS, RC, SINGLE_COLUMN_IN, new_figure, save_figure
 
     cases = report["configurations"]
+    models = dict.fromkeys(c["model"] for c in cases)
+    colours, markers = (*COLOURS, "black"), MARKERS
+    assert len(models) <= len(colours), "every model needs a colour of its own"
     with matplotlib.rc_context(RC):
         figure = new_figure(SINGLE_COLUMN_IN * 1.25, SINGLE_COLUMN_IN)
         axis = figure.subplots()
@@ -327,11 +330,11 @@ def draw(report: dict[str, Any], folder: Path) -> None:
         ]
         axis.fill_between(ends, [0.85 * end for end in ends], [1.15 * end for end in ends], color=FAINT, linewidth=0)
         axis.plot(ends, ends, color="black", linewidth=0.6)
-        for model, colour, marker in zip(dict.fromkeys(c["model"] for c in cases), COLOURS, MARKERS, strict=False):
+        for model, colour, marker in zip(models, colours, markers, strict=False):
             points = [(c["measured_bytes"] / 2**20, c["predicted_bytes"] / 2**20) for c in cases if c["model"] == model]
             axis.plot(*zip(*points, strict=True), linestyle="none", marker=marker, color=colour, label=model)
         axis.set(xscale="log", yscale="log", xlabel="measured peak (MiB)", ylabel="predicted peak (MiB)")
-        ticks = [600, 800, 1000, 1500, 2000]
+        ticks = [600, 800, 1000, 1500, 2000, 3000]
         for one in (axis.xaxis, axis.yaxis):
             one.set_ticks(ticks, [f"{tick:,}" for tick in ticks])
             one.set_ticks([], minor=True)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from transformers import OPTConfig
 
 from rankwise.profiling import calibration as module
 from rankwise.profiling import calibration_cache as cache
@@ -43,6 +44,17 @@ def test_any_model_is_calibrated_from_its_configuration(targets):
     assert min(*(speed.flops_per_s for speed in speeds), found.params_per_s) > 0
     assert found.training.overhead_s >= 0
     assert config.to_dict() == before
+
+
+def test_a_family_that_names_its_layers_otherwise_is_calibrated_too():
+    """OPT's MLP is known by the names of its layers, which are other ones once adapters are attached."""
+    config = OPTConfig(
+        hidden_size=16, ffn_dim=32, num_hidden_layers=2, num_attention_heads=2, word_embed_proj_dim=16, vocab_size=50
+    )
+    config._attn_implementation = "eager"
+    workload = Workload(targets="all-linear", rank=2, row_tokens=8, pass_tokens=32, num_slots=2)
+    settings = BaseSettings(dtype="float32", compute_dtype="float32", attention="eager")
+    assert calibrate(config, workload, settings=settings, device=torch.device("cpu")).params_per_s > 0
 
 
 def test_a_quantized_base_is_calibrated_on_quantized_blocks(monkeypatch):

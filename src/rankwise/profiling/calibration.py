@@ -92,6 +92,7 @@ def calibrate(
     """
     dtype = getattr(torch, settings.dtype)
     model = quantize_model(_short_model(config, dtype, device), settings, device)
+    num_block_params = sum(site.in_features * site.out_features for site in find_sites(model))
     sites = find_sites(model, workload.targets)
     ranks = tuple(min(workload.rank, site.in_features, site.out_features) for site in sites)
     rank_map = RankMap(sites=sites, ranks=ranks, scales=(1.0,) * len(sites), budget_params=0)
@@ -110,7 +111,7 @@ def calibrate(
         points = []
         for num_rows, num_tokens in _sizes(workload):
             rows = _rows(num_rows, num_tokens, workload.num_slots)
-            flops = _flops(model, rank_map, num_rows, num_tokens, num_tokens, trains)
+            flops = _flops(model, num_block_params, rank_map, num_rows, num_tokens, num_tokens, trains)
             points.append((flops, best_s(lambda rows=rows: _pass(model, pack, rows, trains))))  # type: ignore[misc]
         return PassSpeed.solve(*points)
 
@@ -118,7 +119,7 @@ def calibrate(
         points = []
         num_tokens = max(2, workload.row_tokens)
         for num_rows in (1, max(8, workload.pass_tokens // num_tokens)):
-            flops = _flops(model, rank_map, num_rows, 1, num_tokens, trains=False)
+            flops = _flops(model, num_block_params, rank_map, num_rows, 1, num_tokens, trains=False)
             points.append((flops, best_s(_decoder(model, pack, num_rows, num_tokens))))
         return PassSpeed.solve(*points)
 
@@ -150,7 +151,13 @@ def _rows(num_rows: int, num_tokens: int, num_slots: int) -> list[Row]:
 
 
 def _flops(
-    model: PreTrainedModel, rank_map: RankMap, num_rows: int, num_tokens: int, seen_tokens: int, trains: bool
+    model: PreTrainedModel,
+    num_block_params: int,
+    rank_map: RankMap,
+    num_rows: int,
+    num_tokens: int,
+    seen_tokens: int,
+    trains: bool,
 ) -> float:
     """Of `num_rows` rows of `num_tokens`, each of which looks at `seen_tokens`; half of the tokens are answers."""
     num_params = model.num_parameters()
@@ -160,9 +167,8 @@ def _flops(
         num_answer_tokens=num_rows * (num_tokens - num_tokens // 2),
         num_token_pairs=num_rows * num_tokens * seen_tokens,
     )
-    block_params = sum(site.in_features * site.out_features for site in find_sites(model))
     count = count_training_flops if trains else count_scoring_flops
-    return count(shape, counts, num_block_params=block_params, num_adapter_params=padded_params([rank_map]))
+    return count(shape, counts, num_block_params=num_block_params, num_adapter_params=padded_params([rank_map]))
 
 
 def _pass(model: PreTrainedModel, pack: AdapterPack, rows: Sequence[Row], trains: bool) -> None:
