@@ -224,8 +224,9 @@ def measure_apart(configuration: Configuration) -> dict[str, Any]:
 def measure(configuration: Configuration) -> dict[str, Any]:
     from rankwise.execution.observer import Observer
     from rankwise.execution.packing import estimate_memory, micro_tokens_of
-    from rankwise.execution.run_study import StudyOptions, run_study
+    from rankwise.execution.run_study import run_study
     from rankwise.execution.sizing import size_runs
+    from rankwise.execution.study_options import StudyOptions
     from rankwise.execution.workbench import Workbench
     from rankwise.ledger import open_ledger
     from rankwise.profiling.memory import resident_bytes

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 import rankwise
-from rankwise.execution.run_study import StudyOptions
+from rankwise.execution.study_options import StudyOptions
 from rankwise.study import parse_study
 from rankwise.testing import check_strategy
 

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 import rankwise
-from rankwise.execution.run_study import StudyOptions
+from rankwise.execution.study_options import StudyOptions
 from rankwise.study import parse_study
 
 STUDY = """

@@ -14,8 +14,9 @@ from rankwise.allocation.strategies import STRATEGIES
 from rankwise.errors import AdapterError, ModelError
 from rankwise.execution import export as module
 from rankwise.execution.export import EXPORT_NAME, ExportOptions, check_adapter, export_adapter
-from rankwise.execution.run_study import StudyOptions, run_study
+from rankwise.execution.run_study import run_study
 from rankwise.execution.same_logits import sample_ids
+from rankwise.execution.study_options import StudyOptions
 from rankwise.ledger import open_ledger
 from rankwise.lora.init import INITS
 from rankwise.lora.peft_folder import CONFIG_NAME, WEIGHTS_NAME, write_peft_folder

@@ -7,7 +7,8 @@ import pytest
 pytest.importorskip("bitsandbytes", reason="needs the extra `quant`")
 
 from rankwise.execution import run_study as module
-from rankwise.execution.run_study import StudyOptions, run_study
+from rankwise.execution.run_study import run_study
+from rankwise.execution.study_options import StudyOptions
 from rankwise.ledger import open_ledger
 from rankwise.models.load import load_skeleton
 from rankwise.models.sites import find_sites

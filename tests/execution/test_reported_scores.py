@@ -10,7 +10,8 @@ from rankwise.data.general import GENERAL, load_general
 from rankwise.data.prepare import prepare_data
 from rankwise.evaluation.held_out import answer_examples, score_examples
 from rankwise.execution.load_adapted import load_adapted
-from rankwise.execution.run_study import StudyOptions, run_study
+from rankwise.execution.run_study import run_study
+from rankwise.execution.study_options import StudyOptions
 from rankwise.ledger import open_ledger
 from rankwise.study import parse_study
 from tests.models.conftest import save_tiny_model

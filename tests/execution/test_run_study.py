@@ -16,9 +16,10 @@ from transformers import AutoModelForCausalLM
 
 from rankwise.errors import AuditError, LedgerError, RunFailedError
 from rankwise.execution import duration
-from rankwise.execution import run_study as module
+from rankwise.execution import train_runs as module
 from rankwise.execution.observer import Observer
-from rankwise.execution.run_study import StudyOptions, StudyStopped, run_study
+from rankwise.execution.run_study import run_study
+from rankwise.execution.study_options import StudyOptions, StudyStopped
 from rankwise.ledger import open_ledger
 from rankwise.ledger.results import RunRow, StudyResults
 from rankwise.lora.pack import AdapterPack
@@ -171,7 +172,8 @@ KILLED = """
 import sys
 from pathlib import Path
 from rankwise.execution.observer import Observer
-from rankwise.execution.run_study import StudyOptions, run_study
+from rankwise.execution.run_study import run_study
+from rankwise.execution.study_options import StudyOptions
 from rankwise.ledger import open_ledger
 from rankwise.study import load_resolved
 from rankwise.training.engine import EngineOptions

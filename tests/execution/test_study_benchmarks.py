@@ -14,7 +14,8 @@ from rankwise.evaluation.benchmarks import BenchmarkResult
 from rankwise.execution import benchmarking, workers
 from rankwise.execution.finished import finished_results
 from rankwise.execution.observer import Observer
-from rankwise.execution.run_study import StudyOptions, run_study
+from rankwise.execution.run_study import run_study
+from rankwise.execution.study_options import StudyOptions
 from rankwise.ledger import open_ledger
 from rankwise.ledger.results import StudyResults
 from rankwise.records import BenchmarkScore

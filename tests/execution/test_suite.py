@@ -11,9 +11,10 @@ from typer.testing import CliRunner
 
 from rankwise.cli.main import app
 from rankwise.errors import StudyError
-from rankwise.execution import run_study as module
+from rankwise.execution import train_runs as module
 from rankwise.execution.observer import Observer
-from rankwise.execution.run_study import Member, StudyOptions, run_study, run_suite
+from rankwise.execution.run_study import Member, run_study, run_suite
+from rankwise.execution.study_options import StudyOptions
 from rankwise.ledger import open_ledger
 from rankwise.records import Record
 from rankwise.study import parse_study

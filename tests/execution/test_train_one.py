@@ -9,7 +9,8 @@ from rankwise.errors import AdapterError, RunFailedError
 from rankwise.execution.adapter_record import RECORD_NAME, AdapterRecord, read_record
 from rankwise.execution.load_adapted import load_adapted
 from rankwise.execution.observer import Observer
-from rankwise.execution.run_study import StudyOptions, StudyStopped, run_study
+from rankwise.execution.run_study import run_study
+from rankwise.execution.study_options import StudyOptions, StudyStopped
 from rankwise.execution.train_one import train_one
 from rankwise.ledger import open_ledger
 from rankwise.lora.peft_folder import CONFIG_NAME, read_peft_folder

@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 from rankwise.cli.main import app
 from rankwise.errors import ModelError, RunFailedError
 from rankwise.execution.observer import Observer
-from rankwise.execution.run_study import StudyOptions, run_study
+from rankwise.execution.run_study import run_study
+from rankwise.execution.study_options import StudyOptions
 from rankwise.execution.workers import run_with_workers
 from rankwise.ledger import open_ledger
 from rankwise.ledger.results import StudyResults

@@ -175,7 +175,7 @@ def _answer(
     from rankwise.cli.study import STOPPED, command_line, stop_on_signal
     from rankwise.execution.recommend.answer import answer
     from rankwise.execution.recommend.files import write_answer
-    from rankwise.execution.run_study import StudyStopped
+    from rankwise.execution.study_options import StudyStopped
     from rankwise.ledger import open_ledger
 
     command = command_line()

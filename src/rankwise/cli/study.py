@@ -71,7 +71,7 @@ def study(
         write_resolved(one, folders[one.name])
     suite = SuiteRun(studies, folders, ledger)
     if suite.unfinished:
-        from rankwise.execution.run_study import StudyOptions
+        from rankwise.execution.study_options import StudyOptions
 
         options = StudyOptions(
             out=above / SUITE_FOLDER if is_suite else folders[studies[0].name],

@@ -14,7 +14,7 @@ from rankwise.cli.study import STOPPED, command_line, stop_on_signal
 from rankwise.errors import RunFailedError, StudyError
 
 if TYPE_CHECKING:
-    from rankwise.execution.run_study import StudyOptions
+    from rankwise.execution.study_options import StudyOptions
     from rankwise.execution.study_plan import StudyPlan
     from rankwise.ledger.results import StudyResults
     from rankwise.study import Study
@@ -92,7 +92,8 @@ class SuiteRun:
     def train(self, options: "StudyOptions", num_workers: int) -> None:
         """Train what is missing and report it; `options.out` holds the checkpoints."""
         from rankwise.cli.progress import StudyProgress
-        from rankwise.execution.run_study import Member, StudyStopped, run_suite
+        from rankwise.execution.run_study import Member, run_suite
+        from rankwise.execution.study_options import StudyStopped
         from rankwise.execution.workers import run_suite_with_workers
         from rankwise.ledger import open_ledger
 

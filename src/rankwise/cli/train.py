@@ -156,7 +156,7 @@ def absolute(name: str) -> str:
 def _train(study: "Study", out: Path, ledger_url: str | None) -> "AdapterRecord":
     from rankwise.cli.progress import StudyProgress
     from rankwise.cli.study import STOPPED, command_line, stop_on_signal
-    from rankwise.execution.run_study import StudyStopped
+    from rankwise.execution.study_options import StudyStopped
     from rankwise.execution.train_one import train_one
     from rankwise.ledger import open_ledger
 

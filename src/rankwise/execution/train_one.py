@@ -8,7 +8,8 @@ from pathlib import Path
 from rankwise.errors import AdapterError, RankwiseError, RunFailedError
 from rankwise.execution.adapter_record import AdapterRecord, read_record, write_record
 from rankwise.execution.observer import Observer
-from rankwise.execution.run_study import StudyOptions, run_study
+from rankwise.execution.run_study import run_study
+from rankwise.execution.study_options import StudyOptions
 from rankwise.ledger import Ledger, RunRow, StudyResults, open_ledger
 from rankwise.lora.peft_folder import CONFIG_NAME, check_replaceable, replace_folder
 from rankwise.study.config import Study

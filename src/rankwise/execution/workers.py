@@ -23,8 +23,9 @@ import torch
 
 from rankwise.errors import RankwiseError, RunFailedError
 from rankwise.execution.observer import Observer
-from rankwise.execution.run_study import Member, StudyOptions, StudyStopped, SuiteResults, benchmark_members, run_suite
+from rankwise.execution.run_study import Member, SuiteResults, benchmark_members, run_suite
 from rankwise.execution.sizing import available_bytes
+from rankwise.execution.study_options import StudyOptions, StudyStopped
 from rankwise.execution.workbench import Workbench
 from rankwise.ledger import open_ledger
 from rankwise.ledger.results import StudyResults

@@ -19,7 +19,7 @@ from rankwise.execution.recommend.effort import Clock
 from rankwise.execution.recommend.entrants import Entrants, find_entrants, probe_entrants
 from rankwise.execution.recommend.fitting import race_engine
 from rankwise.execution.recommend.question import Question
-from rankwise.execution.run_study import StudyStopped
+from rankwise.execution.study_options import StudyStopped
 from rankwise.execution.workbench import Workbench
 from rankwise.ledger import open_ledger
 from rankwise.records import Record, StepDone
@@ -202,7 +202,7 @@ def test_a_time_limit_while_confirming_judges_by_the_seeds_that_are_there(questi
 
 
 def small_packs(**options):
-    from rankwise.execution.run_study import StudyOptions
+    from rankwise.execution.study_options import StudyOptions
 
     return StudyOptions(**options, max_slots=4)
 

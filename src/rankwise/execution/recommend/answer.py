@@ -17,8 +17,8 @@ from rankwise.execution.recommend.plan_file import read_plan, write_plan
 from rankwise.execution.recommend.question import Question
 from rankwise.execution.recommend.race import Rung, Work, run_rung
 from rankwise.execution.recommend.rungs import ArmScore, choose_finalists, halve, next_rates
-from rankwise.execution.run_study import StudyOptions, StudyStopped
 from rankwise.execution.sizing import available_bytes
+from rankwise.execution.study_options import StudyOptions, StudyStopped
 from rankwise.execution.workbench import Workbench
 from rankwise.ledger import Ledger, StudyResults
 from rankwise.reporting.comparison import compare_arms

@@ -11,8 +11,8 @@ from rankwise.execution.packing import cut_packs
 from rankwise.execution.recommend.candidates import with_training
 from rankwise.execution.recommend.question import Question
 from rankwise.execution.recommend.rungs import ETA, rung_epochs
-from rankwise.execution.run_study import StudyOptions
 from rankwise.execution.sizing import available_bytes, size_runs
+from rankwise.execution.study_options import StudyOptions
 from rankwise.execution.workbench import Workbench
 from rankwise.reporting.format import format_seconds
 from rankwise.statistics.power import smallest_decidable_n

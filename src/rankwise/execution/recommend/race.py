@@ -14,7 +14,8 @@ from rankwise.execution.observer import Observer
 from rankwise.execution.recommend.candidates import with_training
 from rankwise.execution.recommend.question import Question
 from rankwise.execution.recommend.rungs import ArmScore
-from rankwise.execution.run_study import StudyOptions, StudyStopped, train_phases
+from rankwise.execution.run_study import train_phases
+from rankwise.execution.study_options import StudyOptions, StudyStopped
 from rankwise.execution.workbench import Workbench
 from rankwise.ledger import Ledger, RunRow, StudyResults
 from rankwise.study.config import Arm, CompareSettings, Study
