@@ -62,3 +62,8 @@ class RunFailedError(RankwiseError, RuntimeError):
     """At least one run of a study did not finish."""
 
     exit_code = 1
+
+
+def first_line(error: Exception) -> str:
+    """What an error of another library says, for the middle of a message of ours."""
+    return (str(error).strip().splitlines() or ["no details"])[0]

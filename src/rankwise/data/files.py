@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rankwise.data.rows import Row
-from rankwise.errors import DataError
+from rankwise.errors import DataError, first_line
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -82,7 +82,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
     try:
         table = pq.read_table(path)
     except pa.ArrowException as error:
-        raise DataError(f"{path}: is not a readable Parquet file ({_first_line(error)}). Write it again.") from error
+        raise DataError(f"{path}: is not a readable Parquet file ({first_line(error)}). Write it again.") from error
     for number, fields in enumerate(table.to_pylist(), start=1):
         yield Row(f"row {number}", fields)
 
@@ -128,7 +128,3 @@ def _parse_json(text: str, place: str) -> Any:
 def _kind(value: Any) -> str:
     names = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
     return names.get(type(value), "a number")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no details"])[0]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rankwise.data.rows import Row
-from rankwise.errors import DataError
+from rankwise.errors import DataError, first_line
 
 NAMED = {"alpaca": "tatsu-lab/alpaca"}
 """Short names of data sets on the hub."""
@@ -58,10 +58,9 @@ def _check_reachable(source: str, repository: str, revision: str | None) -> None
 
 
 def _refusal(source: str, repository: str, error: Exception) -> str:
-    detail = (str(error).strip().splitlines() or ["no details"])[0]
     named = f" ({repository})" if source != repository else ""
     return (
         f"data.source: {source!r}{named} is not a file here and could not be downloaded from the hub "
-        f"({type(error).__name__}: {detail}). Check the spelling, the network and, for private or gated data, "
-        f"`hf auth login`; with HF_HUB_OFFLINE=1 a copy in the local cache is used. Or give {_LOCAL}."
+        f"({type(error).__name__}: {first_line(error)}). Check the spelling, the network and, for private or gated "
+        f"data, `hf auth login`; with HF_HUB_OFFLINE=1 a copy in the local cache is used. Or give {_LOCAL}."
     )

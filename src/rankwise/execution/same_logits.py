@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from rankwise.errors import AdapterError
 from rankwise.lora.attach_peft import attach_peft_adapter, attached_scales, detach_peft_adapter
+from rankwise.models.context import context_tokens
 from rankwise.streams import stream
 
 SAMPLE_SEQUENCES, SAMPLE_TOKENS = 4, 32
@@ -22,7 +23,7 @@ TOLERANCE = 1e-5
 
 def sample_ids(model: PreTrainedModel) -> torch.Tensor:
     """Random token ids (N, T) of the model's vocabulary, the same at every call."""
-    num_tokens = min(SAMPLE_TOKENS, getattr(model.config, "max_position_embeddings", None) or SAMPLE_TOKENS)
+    num_tokens = min(SAMPLE_TOKENS, context_tokens(model))
     num_ids = model.get_input_embeddings().weight.shape[0]
     ids_NT = stream(0, "export", num_ids).integers(0, num_ids, (SAMPLE_SEQUENCES, num_tokens))
     return torch.from_numpy(ids_NT).to(next(model.parameters()).device)

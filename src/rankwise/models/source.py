@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-from rankwise.errors import ModelError
+from rankwise.errors import ModelError, first_line
 from rankwise.study.config import BaseSettings
 
 Part = Literal["config", "tokenizer", "weights"]
@@ -150,14 +150,10 @@ def _download(settings: BaseSettings, parts: tuple[Part, ...]) -> Path:
     except Exception as error:  # a lost connection also surfaces as errors of the HTTP client and of its threads
         raise ModelError(
             f"{place} is not a folder here and could not be downloaded from the hub "
-            f"({type(error).__name__}: {_first_line(error)}). Connect to the network and try again, download it "
+            f"({type(error).__name__}: {first_line(error)}). Connect to the network and try again, download it "
             f"elsewhere and give its folder, or use `{EMBEDDED}`, the embedded model, which needs no network."
         ) from error
     return Path(folder)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no details"])[0]
 
 
 def _check_config(folder: Path) -> None:

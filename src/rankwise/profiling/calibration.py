@@ -23,6 +23,7 @@ from rankwise.models.sites import find_sites
 from rankwise.packing.flops import TokenCounts, count_scoring_flops, count_training_flops
 from rankwise.packing.forward import token_losses
 from rankwise.packing.memory import ModelShape, padded_params
+from rankwise.profiling.speed import wait_for
 from rankwise.study.config import BaseSettings, Targets
 
 NUM_BLOCKS = 2
@@ -198,14 +199,9 @@ def _seconds(work: Callable[[], None], device: torch.device) -> float:
 
     Alone on the machine at least one thread is always at work, so that the wall time is the smaller one.
     """
-    _wait_for(device)
+    wait_for(device)
     wall_s, processor_s = time.perf_counter(), time.process_time()
     work()
-    _wait_for(device)
+    wait_for(device)
     wall_s, processor_s = time.perf_counter() - wall_s, time.process_time() - processor_s
     return min(wall_s, processor_s) if device.type == "cpu" else wall_s
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

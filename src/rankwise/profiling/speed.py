@@ -34,13 +34,14 @@ def measure_matmul_flops(
 def _product_s(rows: int, inner: int, columns: int, dtype: torch.dtype, device: torch.device) -> float:
     left = torch.ones(rows, inner, dtype=dtype, device=device)
     right = torch.ones(inner, columns, dtype=dtype, device=device)
-    _wait_for(device)
+    wait_for(device)
     started = time.perf_counter()
     torch.matmul(left, right)
-    _wait_for(device)
+    wait_for(device)
     return time.perf_counter() - started
 
 
-def _wait_for(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Until the device has done all that was asked of it, so that a clock read afterwards counts it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -36,6 +36,7 @@ from rankwise.packing.forward import token_losses
 from rankwise.packing.live_tensors import LiveTensors
 from rankwise.profiling.memory import PeakMemory, resident_bytes
 from rankwise.profiling.resident import ResidentSampler
+from rankwise.profiling.speed import wait_for
 from rankwise.study.config import Arm, BudgetSettings, TrainSettings
 from rankwise.study.runs import Run
 from rankwise.training.slot import Slot
@@ -131,14 +132,14 @@ class _Session:
         """Wall time of forward passes, backward passes and the optimizer; and processor time of all."""
         processor_s = time.process_time()
         forward_s = backward_s = optimizer_s = 0.0
-        self._wait()
+        wait_for(self.base.device)
         started = time.perf_counter()
         for losses in self._passes():
-            self._wait()
+            wait_for(self.base.device)
             forward_s, started = forward_s + time.perf_counter() - started, time.perf_counter()
             if self.pack is not None:
                 losses.mean().backward()
-                self._wait()
+                wait_for(self.base.device)
                 backward_s, started = backward_s + time.perf_counter() - started, time.perf_counter()
         if self.pack is not None:
             self.pack.pull_gradients()
@@ -146,7 +147,7 @@ class _Session:
             self.slot.step += 1
             self.pack.zero_gradients()
             self.pack.refresh()
-            self._wait()
+            wait_for(self.base.device)
             optimizer_s = time.perf_counter() - started
         return forward_s, backward_s, optimizer_s, time.process_time() - processor_s
 
@@ -158,10 +159,6 @@ class _Session:
         with torch.set_grad_enabled(self.pack is not None), blocks:
             for _, losses in token_losses(model, self.pack, rows, max_tokens=self.micro_tokens):
                 yield losses.loss_M
-
-    def _wait(self) -> None:
-        if self.base.device.type == "cuda":
-            torch.cuda.synchronize(self.base.device)
 
     def terms(self) -> dict[str, int]:
         """Bytes by cause, counted on the tensors themselves in a pass that is neither timed nor part of the peak."""

@@ -17,6 +17,7 @@ from rankwise.execution.profile.ranks import check_ranks
 from rankwise.execution.profile.values import Profile, ProfileSettings, RankMeasurement, RankProfile
 from rankwise.execution.sizing import available_bytes
 from rankwise.execution.workbench import Workbench
+from rankwise.models.context import context_tokens
 from rankwise.models.dtype import resolve_settings
 from rankwise.models.sites import find_sites
 from rankwise.models.source import locate_base
@@ -39,7 +40,7 @@ def run_profile(
     locate_base(settings.base, "config", "tokenizer", "weights")
     predictor = RankPredictor(settings, bench)
     check_ranks(ranks, find_sites(base.model, settings.targets), settings.base.model)
-    _check_length(settings, base.model.config)
+    _check_length(settings, context_tokens(base.model))
     predicted = {rank: predictor.predict(rank) for rank in ranks}
     for rank in ranks:
         _check_fits(rank, predicted[rank].memory.total_bytes, settings)
@@ -103,11 +104,9 @@ def _describe_end(rank: int, finished: "subprocess.CompletedProcess[str]") -> st
     return f"measuring rank {rank} failed: {last}. {advice}"
 
 
-def _check_length(settings: ProfileSettings, config: object) -> None:
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    context = getattr(text, "max_position_embeddings", None)
+def _check_length(settings: ProfileSettings, context: int) -> None:
     needed = max(settings.tokens, settings.tokens // 2 + settings.new_tokens)
-    if context is not None and needed > context:
+    if needed > context:
         raise DataError(
             f"--tokens {settings.tokens} with {settings.new_tokens} new tokens does not fit the context of "
             f"{settings.base.model}, {context:,} tokens. Give fewer."

@@ -54,7 +54,7 @@ def draw_loss_against_params(results: StudyResults, comparison: StudyComparison,
     axis.margins(x=0.25, y=0.08)
     axis.autoscale_view()
     axis.grid(color="#EEEEEE", linewidth=0.5)
-    centres = [sum(map(_middle, group)) / len(group) for group in groups]
+    centres = [sum(map(middle_params, group)) / len(group) for group in groups]
     axis.set_xticks(centres, [thousands(centre) for centre in centres])
     axis.set_xlabel("stored adapter parameters")
     axis.set_ylabel("test loss (nats per answer token)")
@@ -71,18 +71,19 @@ def draw_loss_against_params(results: StudyResults, comparison: StudyComparison,
 
 def nearly_equal(arms: Sequence[ArmComparison]) -> list[list[ArmComparison]]:
     """The arms in groups of nearly equal parameters, fewest parameters first."""
-    ordered = sorted(arms, key=_middle)
-    near = NEAR_FRAC * _middle(ordered[-1])
+    ordered = sorted(arms, key=middle_params)
+    near = NEAR_FRAC * middle_params(ordered[-1])
     groups: list[list[ArmComparison]] = []
     for arm in ordered:
-        if groups and _middle(arm) - _middle(groups[-1][0]) <= near:
+        if groups and middle_params(arm) - middle_params(groups[-1][0]) <= near:
             groups[-1].append(arm)
         else:
             groups.append([arm])
     return groups
 
 
-def _middle(arm: ArmComparison) -> float:
+def middle_params(arm: ArmComparison) -> float:
+    """Where an arm stands on the axis: the middle of what its runs store."""
     assert arm.params is not None
     return (arm.params.low + arm.params.high) / 2
 
@@ -91,7 +92,7 @@ def _draw_point(axis: Axes, arm: ArmComparison, offset_pt: float, colour: str, m
     assert arm.test_loss is not None
     loss = arm.test_loss
     shift = ScaledTranslation(offset_pt / 72, 0, axis.figure.dpi_scale_trans)
-    x = _middle(arm)
+    x = middle_params(arm)
     axis.update_datalim([(x, edge) for edge in (loss.value, loss.low, loss.high) if edge is not None])
     if loss.low is not None and loss.high is not None:
         axis.vlines(x, loss.low, loss.high, color=colour, linewidth=1.2, transform=axis.transData + shift)

@@ -3,7 +3,7 @@
 from markupsafe import Markup
 
 from rankwise.ledger.results import StudyResults
-from rankwise.reporting.figures.loss_against_params import nearly_equal, thousands
+from rankwise.reporting.figures.loss_against_params import middle_params, nearly_equal, thousands
 from rankwise.reporting.figures.pareto import cost_axes
 from rankwise.reporting.format import format_estimate, format_span
 from rankwise.reporting.page.figure import Look, PageFigure, arm_looks, mark, of_arm, with_legend
@@ -20,7 +20,7 @@ def draw_loss_against_params(results: StudyResults, comparison: StudyComparison)
     if len(arms) < 2 or cost_axes(comparison):
         return None
     looks, groups = arm_looks(results, comparison), nearly_equal(arms)
-    centres = [sum(_params(arm) for arm in group) / len(group) for group in groups]
+    centres = [sum(middle_params(arm) for arm in group) / len(group) for group in groups]
     space = _space(arms, centres)
     drawn = [
         _draw_arm(space, arm, space.x(centre) + _offset(index, len(group)), looks[arm.name])
@@ -38,11 +38,6 @@ def draw_loss_against_params(results: StudyResults, comparison: StudyComparison)
         "arms differ is shown by the paired differences."
     )
     return PageFigure(body=with_legend(body, {arm.name: looks[arm.name] for arm in arms}), caption=caption)
-
-
-def _params(arm: ArmComparison) -> float:
-    assert arm.params is not None
-    return (arm.params.low + arm.params.high) / 2
 
 
 def _space(arms: list[ArmComparison], centres: list[float]) -> Axes:
