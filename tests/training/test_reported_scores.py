@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from rankwise.data.examples import Example
 from rankwise.evaluation.loss import score_slots
 from rankwise.records import Answered, Evaluated, StepDone
-from rankwise.training.engine import train_pack
+from rankwise.training import scoring
+from rankwise.training.engine import EngineOptions, _PackTraining, train_pack
 from tests.evaluation.test_generation import tokenizer
 from tests.tiny import allocated, tiny_base, tiny_data, tiny_examples, tiny_runs
 
@@ -72,6 +74,22 @@ def test_general_text_is_scored_before_and_after(base, runs):
         assert after.step == of(records, StepDone, run)[-1].step
         assert after.loss_nats != before.loss_nats
         assert before.num_examples == len(GENERAL)
+
+
+def test_every_pass_of_scoring_is_charged_to_the_runs_that_it_is_for(base, runs, monkeypatch):
+    passes = []
+
+    def counted(*args, **options):
+        passes.append(args)
+        return score_slots(*args, **options)
+
+    monkeypatch.setattr(scoring, "score_slots", counted)
+    monkeypatch.setattr(scoring, "time", SimpleNamespace(monotonic=lambda: float(len(passes))))  # a pass takes a second
+    training = _PackTraining(base, [*runs[:2], replace(runs[3], general=())], EngineOptions())
+    training.begin()
+    training.close()
+    assert len(passes) == 2
+    assert [slot.wall_s for slot in training.slots] == pytest.approx([1 / 3 + 1 / 2, 1 / 3 + 1 / 2, 1 / 3])
 
 
 def test_runs_that_tune_measure_none_of_it(base, runs):

@@ -61,7 +61,10 @@ class PackScoring:
         asked = [slot for slot in self._slots if self._measures_forgetting(slot)]
         if not asked:
             return []
+        started = time.monotonic()
         scores = self._score(None, {0: self._runs[asked[0].number].general})[0]
+        for slot in asked:
+            slot.wall_s += (time.monotonic() - started) / len(asked)
         return [scores.to_record(slot.run.id, "general", 0) for slot in asked]
 
     def _measures_forgetting(self, slot: Slot) -> bool:
