@@ -1,6 +1,8 @@
 """report.html in a real browser: it says nothing on the console, asks nothing of any network, and does what it offers."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -304,3 +306,20 @@ def test_on_paper_there_are_no_controls_and_nothing_is_folded(page):
     assert page.js("document.querySelectorAll('main details:not([open])').length") == 0
     page.js("dispatchEvent(new Event('afterprint'))")
     assert page.js("document.querySelectorAll('main details[open]').length") == 0
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_axe_finds_no_barrier(page, study, width, scheme):
+    """The rules of axe-core (WCAG 2 and its authors' practices), on the page and on the view behind an arm and a run."""
+    axe = pytest.importorskip("axe_core_python")
+    source = (Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+    page.size(width, 900)
+    page.media(scheme=scheme)
+    page.js(source + "; 0")
+    for place in ("", f"#arm-{study.runs[0].arm}", f"#run-{study.runs[0].id}"):
+        page.js(f"location.hash = {json.dumps(place)}; new Promise((done) => setTimeout(done, 300))")
+        found = page.js(
+            "axe.run().then((r) => r.violations.map((v) => [v.id, v.nodes.slice(0, 3).map((n) => n.html)]))"
+        )
+        assert found == [], place
+    page.size(1280, 900)

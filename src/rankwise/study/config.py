@@ -172,8 +172,8 @@ class TrainSettings(Settings):
     lr_factors: LrFactors | None = None
     """Layer-wise learning rates, such as {first: 1.0, last: 0.5}; None: the same everywhere."""
     gradient_checkpointing: bool = False
-    """Keep only the inputs of each block and compute it again in the backward pass: less memory, about a third more
-    time, the same losses."""
+    """Keep only the inputs of each block and compute it again in the backward pass: less memory, a third to a half
+    more time, the same losses."""
     eval_every_frac: float = Field(0.25, gt=0, le=1)
     """Validation loss is measured each time this share of the steps is done, and at the end."""
 
