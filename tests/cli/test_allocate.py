@@ -8,7 +8,9 @@ from typer.testing import CliRunner
 from rankwise.cli.main import app
 from rankwise.models.load import load_skeleton
 from rankwise.study.config import BaseSettings
+from tests.models.conftest import save_tiny_model
 
+TOLD = ("one", "two", "three", "to", "go", "say")
 CONTROLS = ("shuffled", "inverted")
 KEYS = ["model", "strategy", "budget_params", "params", "residual_params", "sites"]
 PUBLISHED = {"DialoGPT-medium": 96, "phi-2": 192, "TinyLlama-1.1B-Chat-v1.0": 154}
@@ -116,6 +118,15 @@ def test_measuring_uses_real_weights_and_examples():
     document = allocated("--strategy", "empirical", "--rank", "8", "--data", "skills", "--targets", "v_proj")
     assert len({site["rank"] for site in document["sites"]}) > 1
     assert document["residual_params"] == 0
+
+
+def test_a_model_of_short_context_is_measured_on_examples_that_fit(tmp_path):
+    model = str(save_tiny_model(tmp_path / "model"))
+    words = tmp_path / "words.txt"
+    words.write_text("\n\n".join(f"one {first} {second}" for first in TOLD for second in TOLD))
+    measured = ("--strategy", "empirical", "--rank", "2", "--data", str(words), "--template", "plain")
+    assert "set data.max_tokens (--max-tokens) to at most 16" in refused(*measured, model=model)
+    assert allocated(*measured, "--max-tokens", "16", model=model)["sites"]
 
 
 MEASURED = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from rankwise.cli.console import console, error_console, print_json
+from rankwise.cli.options import MaxTokensOption
 from rankwise.cli.train import one_run_study, parse_settings
 from rankwise.errors import AllocationError
 
@@ -35,6 +36,7 @@ def allocate(
     template: Annotated[
         Literal["alpaca", "chat", "plain"], typer.Option(help="How an example of --data becomes text.")
     ] = "alpaca",
+    max_tokens: MaxTokensOption = 256,
     targets: Annotated[
         list[str] | None,
         typer.Option(
@@ -81,7 +83,7 @@ def allocate(
     study = one_run_study(
         {
             "base": {"model": model},
-            "data": {"source": data or "skills", "template": template, **examples},
+            "data": {"source": data or "skills", "template": template, "max_tokens": max_tokens, **examples},
             "targets": targets[0] if targets and len(targets) == 1 else targets or "all-linear",
             "budget": {name: value for name, value in budget.items() if value is not None},
             "scaling": {"rule": scaling, "alpha": alpha, "scale": scale},

@@ -25,7 +25,7 @@ GradientCheckpointingOption = Annotated[
     bool,
     typer.Option(
         "--gradient-checkpointing",
-        help="Compute each block again in the backward pass: less memory, a third to a half more time, the same losses.",
+        help="Compute each block again in the backward pass: less memory, a third to a half more time, same losses.",
     ),
 ]
 LedgerOption = Annotated[
