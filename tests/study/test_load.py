@@ -333,6 +333,7 @@ def test_the_shipped_studies_are_those_that_the_documents_name():
         "dialogpt_shape",
         "embedded",
         "factors",
+        "growth",
         "module_sweep",
         "phi2_alpaca",
         "published",
