@@ -20,7 +20,8 @@ from rankwise.lora.export import bake, check_layers, merge, write_adapter
 from rankwise.lora.peft_folder import replace_folder
 from rankwise.lora.runtimes import BaseFacts, Verdict, judge
 from rankwise.lora.saved_adapter import SavedAdapter, SavedLayer, read_adapter
-from rankwise.models.load import LOAD_ERRORS, LoadedBase, load_base, load_skeleton, no_progress_bar
+from rankwise.models.load import LOAD_ERRORS, LoadedBase, load_base, load_skeleton
+from rankwise.models.progress_bar import no_progress_bar
 from rankwise.models.source import EMBEDDED, locate_base
 from rankwise.study.config import BaseSettings
 

@@ -1,7 +1,5 @@
 """Load a frozen base model: from the embedded asset, a folder or the hub; safetensors only."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,11 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging as transformers_logging
 
 from rankwise.errors import ModelError
 from rankwise.models.dtype import default_device, resolve_settings
 from rankwise.models.fingerprint import fingerprint_folder
+from rankwise.models.progress_bar import no_progress_bar
 from rankwise.models.quantization import make_shareable, quantization_config
 from rankwise.models.source import locate_base
 from rankwise.models.tokenizer import read_tokenizer
@@ -138,18 +136,6 @@ def _own_whole_weights(model: PreTrainedModel) -> None:
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.is_floating_point():
             tensor.data = tensor.data.clone()
-
-
-@contextmanager
-def no_progress_bar() -> Iterator[None]:
-    """Reading weights shows no bar: it would tear the caller's own display."""
-    was_shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if was_shown:
-            transformers_logging.enable_progress_bar()
 
 
 def _check_complete(folder: Path, missing: list[str]) -> None:

@@ -31,6 +31,7 @@ from torch.nn import functional
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from rankwise.errors import ModelError
+from rankwise.models.progress_bar import no_progress_bar
 from rankwise.study.config import FOUR_BIT, BaseSettings
 
 QUANTIZED = ("int8", *FOUR_BIT)
@@ -72,14 +73,15 @@ def quantize_model(model: PreTrainedModel, resolved: BaseSettings, device: torch
     wanted = quantization_config(resolved, device)
     if wanted is None:
         return model
-    found: PreTrainedModel = type(model).from_pretrained(
-        None,
-        config=model.config,
-        state_dict=model.state_dict(),
-        dtype=model.dtype,
-        quantization_config=wanted,
-        device_map={"": device},
-    )
+    with no_progress_bar():
+        found: PreTrainedModel = type(model).from_pretrained(
+            None,
+            config=model.config,
+            state_dict=model.state_dict(),
+            dtype=model.dtype,
+            quantization_config=wanted,
+            device_map={"": device},
+        )
     make_shareable(found)
     return found.requires_grad_(False).eval()
 
