@@ -12,9 +12,10 @@ from rankwise.lora.init import InitialAdapter
 from rankwise.lora.pack import AdapterPack, SlotPlan
 from rankwise.models.sites import find_sites
 from rankwise.packing.activations import ActivationSize
+from rankwise.packing.growth import Growth
 from rankwise.packing.memory import SLACK_FRAC, MemoryEstimate, ModelShape, padded_params, predict_memory
 from rankwise.packing.passes import AnswerSize, PassSize
-from rankwise.packing.working import Growth, WorkingSize
+from rankwise.packing.working import WorkingSize
 from tests.tiny import tiny_llama
 
 SITES = tuple(

@@ -8,8 +8,9 @@ from rankwise.allocation import RankMap
 from rankwise.lora.pack import AdapterPack, SlotPlan
 from rankwise.models.sites import find_sites
 from rankwise.packing.activations import measure_activations
+from rankwise.packing.growth import Growth
 from rankwise.packing.live_tensors import LiveTensors
-from rankwise.packing.working import Growth, WorkingSize, measure_working
+from rankwise.packing.working import WorkingSize, measure_working
 
 SIZES = {"num_hidden_layers": 3, "num_attention_heads": 4, "hidden_size": 32}
 CONFIGS = {

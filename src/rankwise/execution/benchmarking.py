@@ -23,6 +23,7 @@ from rankwise.execution.due_benchmarks import (
     due_bases,
     due_runs,
     key_of,
+    wanted_benchmarks,
 )
 from rankwise.execution.evaluate import data_settings
 from rankwise.execution.observer import Observer
@@ -80,7 +81,8 @@ def run_benchmarks(
     if not study.benchmarks:
         return
     results = ledger.study_results(study.name, with_details=False)
-    bases, runs = list(due_bases(study, results)), list(due_runs(study, results, folder))
+    wanted = wanted_benchmarks(study)  # read once, so that all of a study's results are of the same files
+    bases, runs = list(due_bases(study, wanted, results)), list(due_runs(wanted, results, folder))
     total = len(benchmarked_runs(results, folder)) * len(study.benchmarks)
     observer.phase("benchmarks", total, total - len(runs), len(runs))
     failed: set[BenchmarkSettings] = set()
@@ -93,23 +95,25 @@ def run_benchmarks(
         try:
             if isinstance(model, SharedBase):
                 found = _run(bench.base(model.settings), model.arms[0], benchmark, bench)
-                _keep_base(study, model, benchmark, found, ledger)
+                _keep_base(study, model, benchmark, wanted[benchmark], found, ledger)
             else:
                 arm = study.arm(model.arm)
                 with _adapted(bench.base(arm.base), folder / "adapters" / model.id) as adapted:
                     found = _run(adapted, arm, benchmark, bench)
-                observer.records(_keep_run(model.id, benchmark, found, ledger))
+                observer.records(_keep_run(model.id, benchmark, wanted[benchmark], found, ledger))
         except (EvaluationError, AdapterError) as error:
             failed.add(benchmark)
             observer.note(f"benchmark {benchmark.label} is left out: {error}")
 
 
-def _keep_run(run_id: str, benchmark: BenchmarkSettings, found: BenchmarkResult, ledger: Ledger) -> list[Record]:
+def _keep_run(
+    run_id: str, benchmark: BenchmarkSettings, fingerprint: str, found: BenchmarkResult, ledger: Ledger
+) -> list[Record]:
     """Store what a benchmark said of a run's adapter."""
     record = Benchmarked(
         run_id=run_id,
         benchmark=benchmark.label,
-        fingerprint=benchmark_fingerprint(benchmark),
+        fingerprint=fingerprint,
         harness=found.harness,
         num_examples=found.num_examples,
         scores=found.scores,
@@ -119,12 +123,17 @@ def _keep_run(run_id: str, benchmark: BenchmarkSettings, found: BenchmarkResult,
 
 
 def _keep_base(
-    study: Study, base: SharedBase, benchmark: BenchmarkSettings, found: BenchmarkResult, ledger: Ledger
+    study: Study,
+    base: SharedBase,
+    benchmark: BenchmarkSettings,
+    fingerprint: str,
+    found: BenchmarkResult,
+    ledger: Ledger,
 ) -> None:
     """Store what a benchmark said of a base beside what is known of others."""
     result = {
         "benchmark": benchmark.label,
-        "fingerprint": benchmark_fingerprint(benchmark),
+        "fingerprint": fingerprint,
         "harness": found.harness,
         "num_examples": found.num_examples,
         "scores": {score.key(benchmark.label): score.value for score in found.scores},

@@ -10,6 +10,9 @@ from typing import Any
 from rankwise.ledger.results import RunRow, StudyResults
 from rankwise.study.config import Arm, BaseSettings, BenchmarkSettings, Study
 
+Fingerprinted = Mapping[BenchmarkSettings, str]
+"""Benchmarks with the fingerprints that results of them carry."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SharedBase:
@@ -40,9 +43,15 @@ def benchmark_fingerprint(benchmark: BenchmarkSettings) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def wanted_benchmarks(study: Study) -> Fingerprinted:
+    """The benchmarks of a study with their fingerprints. Raises OSError where a file cannot be read."""
+    return {benchmark: benchmark_fingerprint(benchmark) for benchmark in study.benchmarks}
+
+
 def is_due(study: Study, results: StudyResults, folder: Path) -> bool:
     """Whether the ledger lacks any benchmark of a base, or of an adapter in `folder`."""
-    return any(True for _ in due_bases(study, results)) or any(True for _ in due_runs(study, results, folder))
+    wanted = wanted_benchmarks(study)
+    return any(due_bases(study, wanted, results)) or any(due_runs(wanted, results, folder))
 
 
 def benchmarked_runs(results: StudyResults, folder: Path) -> list[RunRow]:
@@ -52,9 +61,8 @@ def benchmarked_runs(results: StudyResults, folder: Path) -> list[RunRow]:
     return [run for run in runs.values() if (folder / "adapters" / run.id).is_dir()]
 
 
-def due_runs(study: Study, results: StudyResults, folder: Path) -> Iterator[tuple[RunRow, BenchmarkSettings]]:
+def due_runs(wanted: Fingerprinted, results: StudyResults, folder: Path) -> Iterator[tuple[RunRow, BenchmarkSettings]]:
     """Runs with the benchmarks that they still lack."""
-    wanted = {benchmark: benchmark_fingerprint(benchmark) for benchmark in study.benchmarks}
     for run in benchmarked_runs(results, folder):
         known = {(found.benchmark, found.fingerprint) for found in run.benchmarks}
         for benchmark, fingerprint in wanted.items():
@@ -62,9 +70,10 @@ def due_runs(study: Study, results: StudyResults, folder: Path) -> Iterator[tupl
                 yield run, benchmark
 
 
-def due_bases(study: Study, results: StudyResults) -> Iterator[tuple[SharedBase, BenchmarkSettings]]:
+def due_bases(
+    study: Study, wanted: Fingerprinted, results: StudyResults
+) -> Iterator[tuple[SharedBase, BenchmarkSettings]]:
     """Bases with the benchmarks that they still lack."""
-    wanted = {benchmark: benchmark_fingerprint(benchmark) for benchmark in study.benchmarks}
     kept = [(key_of(entry), entry["results"]) for entry in results.base_benchmarks.get("bases", ())]
     for base in _shared_bases(study):
         own = [found for key, of_base in kept if key == base.key for found in of_base]

@@ -21,6 +21,8 @@ from torch.utils._pytree import tree_leaves
 from transformers import DynamicCache, PreTrainedModel
 
 from rankwise.models.gradient_checkpointing import blocks_run_by
+from rankwise.packing.growth import Growth
+from rankwise.packing.live_tensors import storage_id
 
 DEFAULT_MICRO_TOKENS = 2048
 """Larger passes are not faster (docs/log.md)."""
@@ -34,11 +36,9 @@ _PROBE_TOKENS = (8, 16)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ActivationSize:
-    """Bytes that one row of T tokens keeps: `per_token` T + `per_pair` T². The adapters' own are not in it."""
+class ActivationSize(Growth):
+    """What a row keeps until the backward pass; the adapters' own is not in it."""
 
-    per_token: float
-    per_pair: float
     block_per_token: float = 0.0
     block_per_pair: float = 0.0
     """Both of what the largest block keeps besides, with gradient checkpointing, while it is differentiated; 0 without:
@@ -48,10 +48,6 @@ class ActivationSize:
     def is_checkpointed(self) -> bool:
         """Whether a block's activations are there only while it is differentiated."""
         return self.block_per_token > 0
-
-    def of_token(self, row_tokens: int) -> float:
-        """Bytes that each token of rows that long keeps until the backward pass."""
-        return self.per_token + self.per_pair * row_tokens
 
     def of_block(self, row_tokens: int) -> float:
         """Bytes that each token of such rows keeps besides, of one checkpointed block."""
@@ -73,10 +69,13 @@ def measure_activations(
             _of_one_row(*(_count_kept(model, num_rows, num, gradient_checkpointing) for num_rows in (1, 2)))
             for num in _PROBE_TOKENS
         )
-    per_token, per_pair = _fit(short[0], long[0])
-    block_per_token, block_per_pair = _fit(short[1], long[1])
+    whole = Growth.fit(_PROBE_TOKENS, (short[0], long[0]))
+    block = Growth.fit(_PROBE_TOKENS, (short[1], long[1]))
     return ActivationSize(
-        per_token=per_token, per_pair=per_pair, block_per_token=block_per_token, block_per_pair=block_per_pair
+        per_token=whole.per_token,
+        per_pair=whole.per_pair,
+        block_per_token=block.per_token,
+        block_per_pair=block.per_pair,
     )
 
 
@@ -105,23 +104,16 @@ def _of_one_row(one: tuple[int, list[int]], two: tuple[int, list[int]]) -> tuple
     return two[0] - one[0], max((more - less for less, more in zip(one[1], two[1], strict=True)), default=0)
 
 
-def _fit(short: int, long: int) -> tuple[float, float]:
-    """`per_token` and `per_pair` from the bytes of rows of `_PROBE_TOKENS` tokens."""
-    few, many = _PROBE_TOKENS
-    per_pair = (long / many - short / few) / (many - few)
-    return short / few - per_pair * few, per_pair
-
-
 def _count_kept(
     model: PreTrainedModel, num_rows: int, num_tokens: int, gradient_checkpointing: bool
 ) -> tuple[int, list[int]]:
-    owned = {_storage(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    owned = {storage_id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     kept = _Kept()
 
     def into(storages: dict[int, torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
         def keep(tensor: torch.Tensor) -> torch.Tensor:
-            if _storage(tensor) not in owned:
-                storages[_storage(tensor)] = tensor  # held, so that no other storage gets its address
+            if storage_id(tensor) not in owned:
+                storages[storage_id(tensor)] = tensor  # held, so that no other storage gets its address
             return tensor
 
         return keep
@@ -155,10 +147,6 @@ def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor
 
 def _bytes(storages: dict[int, torch.Tensor]) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in storages.values())
-
-
-def _storage(tensor: torch.Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
 
 
 class _KeepInput(torch.autograd.Function):

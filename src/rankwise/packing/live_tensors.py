@@ -25,7 +25,7 @@ class LiveTensors(TorchDispatchMode):
         self.live_bytes = self.peak_bytes = 0
         self.wide_bytes = self.wide_peak_bytes = 0
         self._is_wide = is_wide
-        self._known = {_address(tensor) for tensor in known}
+        self._known = {storage_id(tensor) for tensor in known}
         self._counted: set[int] = set()
 
     def __torch_dispatch__(
@@ -39,7 +39,7 @@ class LiveTensors(TorchDispatchMode):
 
     def _count(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
-        address = _address(tensor)
+        address = storage_id(tensor)
         if address in self._known or address in self._counted:
             return
         size, wide = storage.nbytes(), self._is_wide(tensor)
@@ -61,5 +61,6 @@ class LiveTensors(TorchDispatchMode):
             self.wide_bytes -= size
 
 
-def _address(tensor: torch.Tensor) -> int:
+def storage_id(tensor: torch.Tensor) -> int:
+    """The same for all views of one storage; given again once that is freed."""
     return int(tensor.untyped_storage()._cdata)

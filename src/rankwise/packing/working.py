@@ -18,6 +18,7 @@ from rankwise.models.context import context_tokens
 from rankwise.models.short import short_config
 from rankwise.models.sites import find_sites
 from rankwise.packing.activations import ActivationSize, adapted, measure_activations
+from rankwise.packing.growth import Growth
 from rankwise.packing.live_tensors import LiveTensors
 
 _SHORT = (8, 16)
@@ -25,18 +26,6 @@ _LONG = (1024, 2048)
 _ROWS = 2
 _BLOCKS = 2
 _VOCAB = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class Growth:
-    """Bytes of a row of T tokens: `per_token` T + `per_pair` T²."""
-
-    per_token: float
-    per_pair: float
-
-    def of_token(self, row_tokens: int) -> float:
-        """Bytes for each token of rows that long."""
-        return self.per_token + self.per_pair * row_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +52,8 @@ def measure_working(model: PreTrainedModel) -> WorkingSize:
     with adapted(short, sites):
         fullest = {length: _fullest_bytes(short, length, kept) for pair in pairs for length in pair}
     training, scoring = (
-        tuple(_fit(pair, (fullest[pair[0]][which], fullest[pair[1]][which])) for pair in pairs) for which in (0, 1)
+        tuple(Growth.fit((few, many), (fullest[few][which], fullest[many][which])) for few, many in pairs)
+        for which in (0, 1)
     )
     return WorkingSize(training=training, scoring=scoring)
 
@@ -95,9 +85,3 @@ def _fullest_bytes(model: PreTrainedModel, num_tokens: int, kept: ActivationSize
     cache_bytes = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
     kept_bytes = num_tokens * kept.of_token(num_tokens)
     return max(0.0, trained.peak_bytes / _ROWS - kept_bytes), (scored.peak_bytes - cache_bytes) / _ROWS
-
-
-def _fit(lengths: tuple[int, int], sizes: tuple[float, float]) -> Growth:
-    (few, many), (short, long) = lengths, sizes
-    per_pair = (long / many - short / few) / (many - few)
-    return Growth(per_token=short / few - per_pair * few, per_pair=per_pair)
